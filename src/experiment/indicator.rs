@@ -1,0 +1,164 @@
+//! The hypothesis in numbers, and the conditions that halt a run.
+
+use serde::{Deserialize, Serialize};
+
+use super::By;
+use crate::units::{Increase, Percent, Rate, Span};
+
+/// One measure of the steady state with its bounds.
+#[derive(Clone, Debug)]
+pub struct Indicator {
+    /// What people call it.
+    pub name: String,
+    /// The listener where it is measured.
+    pub at: String,
+    /// What is measured, and what is allowed.
+    pub measure: Measure,
+}
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub enum Measure {
+    /// The share of units that failed.
+    ErrorRate {
+        /// What counts as an error.
+        count: Vec<Count>,
+        /// What is allowed.
+        bounds: Bounds,
+    },
+    /// The share of units that were slow.
+    SlowRate {
+        /// Slower than this is slow.
+        over: Threshold,
+        /// Where the clock stops.
+        until: Until,
+        /// What is allowed.
+        bounds: Bounds,
+    },
+    /// The share of whole operations, with all their attempts, that failed.
+    FailedOperations {
+        /// What joins the attempts of an operation.
+        by: By,
+        /// When an operation without success has failed.
+        deadline: Span,
+        /// What is allowed.
+        bounds: Bounds,
+        /// The mean number of attempts that is allowed.
+        max_attempts: Option<f64>,
+    },
+    /// A reading of the outside world.
+    Probe(ProbeBounds),
+}
+
+/// What a share may be.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Bounds {
+    /// In the treatment, absolutely.
+    pub max: Option<Percent>,
+    /// In the treatment, against control.
+    pub max_increase: Option<Increase>,
+}
+
+/// What a probe may read.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ProbeBounds {
+    /// The probe's name in the system file.
+    pub name: String,
+    /// At most.
+    pub max: Option<f64>,
+    /// At least.
+    pub min: Option<f64>,
+    /// Exactly, as text.
+    pub equals: Option<String>,
+}
+
+/// From when on a unit is slow.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Threshold {
+    /// Over a span.
+    Over(Span),
+    /// Over the 95th percentile of the baseline, frozen when the fault begins.
+    BaselineP95,
+}
+
+/// Where the clock of a slow rate stops.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// At the last byte of the answer.
+    #[default]
+    Body,
+    /// At the head of the answer.
+    Headers,
+}
+
+/// One kind of answer, or lack of one, that counts as an error.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Count {
+    /// A class of statuses: `4xx`, `5xx`; the digit is kept.
+    Class(u8),
+    /// One status.
+    Status(u16),
+    /// The connection broke, or could not be made.
+    Transport,
+    /// The listener's response timeout passed.
+    Timeout,
+    /// The caller left before the answer was whole.
+    GaveUp,
+    /// A gRPC status, by its number.
+    Grpc(u8),
+}
+
+/// A condition that halts a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Guard {
+    /// Too many errors for too long.
+    ErrorRate {
+        /// At most this share.
+        max: Percent,
+        /// As the mean of this window.
+        window: Span,
+        /// Among whom.
+        of: Of,
+    },
+    /// Too many slow ones for too long.
+    SlowRate {
+        /// Slower than this is slow.
+        over: Span,
+        /// At most this share.
+        max: Percent,
+        /// As the mean of this window.
+        window: Span,
+        /// Among whom.
+        of: Of,
+    },
+    /// A failure budget: treated units that came to harm.
+    Harmed {
+        /// At most so many.
+        max: u64,
+    },
+    /// A budget of faults.
+    Faulted {
+        /// At most so many.
+        max: Option<u64>,
+        /// At most so many per time.
+        rate: Option<Rate>,
+        /// At most so many per caller.
+        per_caller: Option<u64>,
+    },
+    /// A reading of the outside world.
+    Probe(ProbeBounds),
+}
+
+/// Whose units a guard looks at.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Of {
+    /// Everybody except the treatment, which is what we break on purpose.
+    #[default]
+    Rest,
+    /// Only the treatment.
+    Treatment,
+    /// Everybody.
+    All,
+}

@@ -1,0 +1,201 @@
+//! What we believe, whom we ask, what we break and for how long: pure data, valid by construction.
+//!
+//! A document is read in two steps: [`draft`] is what was written, [`Experiment`] is what was meant.
+
+pub mod indicator;
+pub mod matcher;
+pub mod slice;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::indicator::{Bounds, Count, Guard, Indicator, Measure, Of, Threshold, Until};
+pub use self::slice::{Arm, By, Carry, Slice};
+use crate::fault::Fault;
+use crate::units::{Percent, Seed, Span};
+
+/// One hypothesis about one system, with everything that is needed to test it.
+#[derive(Clone, Debug)]
+pub struct Experiment {
+    /// Its name: part of the failure's fingerprint, of metrics and of file names.
+    pub name: String,
+    /// What people call it; its name where nothing else was written.
+    pub title: String,
+    /// Who answers for it.
+    pub owner: Option<String>,
+    /// Free words to find it by.
+    pub tags: Vec<String>,
+    /// What we believe.
+    pub hypothesis: Hypothesis,
+    /// Who takes part.
+    pub slice: Slice,
+    /// What the treatment meets.
+    pub inject: Inject,
+    /// The hypothesis in numbers: one to three indicators.
+    pub steady_state: Vec<Indicator>,
+    /// Conditions that halt the run.
+    pub guards: Vec<Guard>,
+    /// How long.
+    pub phases: Phases,
+    /// How long the fault stays after the hypothesis has been shown broken.
+    pub observe: Span,
+    /// How sure a verdict must be: 1 - alpha.
+    pub confidence: Percent,
+    /// Where chance comes from; drawn at the start of the run where none is written.
+    pub seed: Option<Seed>,
+    /// Which verdicts fail the command; all that are not `held` where none are written.
+    pub fail_on: Option<Vec<Ending>>,
+    /// What a failure would cost.
+    pub impact: Impact,
+    /// Traffic of our own.
+    pub traffic: Option<crate::load::Traffic>,
+    /// A failure that is known and tolerated until a day.
+    pub known: Option<Known>,
+    /// A search for the dose at which the hypothesis breaks; not conducted yet.
+    pub search: Option<serde_json::Value>,
+    /// The document as it was read, for the ledger and for replays.
+    pub document: String,
+}
+
+/// What we believe, in words.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub enum Hypothesis {
+    /// One sentence: if …, then …, because ….
+    Sentence(String),
+    /// In three steps, with a prediction where somebody dared one.
+    Steps {
+        /// The state of the world before.
+        given: String,
+        /// What we do to it.
+        when: String,
+        /// What we expect to see.
+        then: String,
+        /// How the run will end, written before it began.
+        predict: Option<Prediction>,
+    },
+}
+
+impl Hypothesis {
+    /// What is expected, in one sentence.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Sentence(sentence) => sentence.clone(),
+            Self::Steps { given, when, then, .. } => format!("Given that {given}, when {when}, then {then}."),
+        }
+    }
+
+    /// The prediction that was written before the run.
+    pub fn prediction(&self) -> Option<Prediction> {
+        match self {
+            Self::Sentence(_) => None,
+            Self::Steps { predict, .. } => *predict,
+        }
+    }
+}
+
+/// How somebody thought that the run would end.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Prediction {
+    /// The verdict that was expected: held or broken.
+    pub outcome: Ending,
+    /// How sure they were.
+    pub sure: Percent,
+}
+
+/// How a run can end.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Ending {
+    /// The hypothesis stands: every bound was shown to be kept.
+    Held,
+    /// The hypothesis is wrong: a bound was shown to be crossed.
+    Broken,
+    /// The run cannot tell.
+    Inconclusive,
+    /// The set-up was wrong, so that the run says nothing about the hypothesis.
+    Invalid,
+    /// Ended before its plan.
+    Halted,
+}
+
+impl Ending {
+    /// The word for it in reports, metrics and on screens.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Held => "held",
+            Self::Broken => "broken",
+            Self::Inconclusive => "inconclusive",
+            Self::Invalid => "invalid",
+            Self::Halted => "halted",
+        }
+    }
+}
+
+/// What the treatment meets, and where.
+#[derive(Clone, Debug)]
+pub struct Inject {
+    /// The listener whose calls meet the fault.
+    pub at: String,
+    /// Which of the calls.
+    pub matches: crate::experiment::matcher::Match,
+    /// The share of the treated calls that meet it.
+    pub share: Percent,
+    /// Only the first so many attempts of an operation meet it.
+    pub attempts: Option<u32>,
+    /// The first written is the outermost.
+    pub faults: Vec<Fault>,
+}
+
+/// How long each phase is.
+#[derive(Clone, Copy, Debug)]
+pub struct Phases {
+    /// Both arms, no fault.
+    pub baseline: Length,
+    /// Both arms, treatment meets the fault.
+    pub inject: Length,
+    /// Both arms, no fault any more.
+    pub recovery: Length,
+}
+
+/// How long one phase is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Length {
+    /// As long as was written.
+    Fixed(Span),
+    /// As long as the plan needs, up to a bound.
+    Auto {
+        /// The bound, where one is written.
+        at_most: Option<Span>,
+    },
+}
+
+/// What a failure would cost.
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Impact {
+    /// How much the journey matters, 1 to 10.
+    #[schemars(range(min = 1, max = 10))]
+    pub weight: u8,
+    /// What one request is worth.
+    pub value_per_request: Option<f64>,
+    /// How long an outage of this dependency would last.
+    pub outage: Span,
+}
+
+impl Default for Impact {
+    fn default() -> Self {
+        // decisions.md 2.21: weight 5, projected over an outage of half an hour.
+        Self { weight: 5, value_per_request: None, outage: Span::secs(1800) }
+    }
+}
+
+/// A failure that is known: broken is a warning until that day.
+#[derive(Clone, Debug, Deserialize, Serialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// The failure's id in the ledger.
+    pub failure: String,
+    /// The last day on which it is tolerated.
+    #[schemars(with = "String")]
+    pub until: jiff::civil::Date,
+}
