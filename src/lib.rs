@@ -1,8 +1,10 @@
 //! Pratfall: a fall taken on purpose, rehearsed so that nobody is hurt and everybody learns how to land.
 
+pub mod chance;
 pub mod clock;
 pub mod experiment;
 pub mod fault;
 pub mod load;
 pub mod report;
+pub mod service;
 pub mod units;
