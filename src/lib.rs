@@ -5,6 +5,7 @@ pub mod clock;
 pub mod experiment;
 pub mod fault;
 pub mod load;
+pub mod measure;
 pub mod report;
 pub mod service;
 pub mod units;
