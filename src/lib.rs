@@ -6,6 +6,7 @@ pub mod experiment;
 pub mod fault;
 pub mod load;
 pub mod measure;
+pub mod proxy;
 pub mod report;
 pub mod service;
 pub mod units;

@@ -2,12 +2,15 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
 
 /// A body on its way through: nothing is ever buffered whole.
 ///
@@ -15,6 +18,13 @@ use hyper::body::Incoming;
 pub struct Body {
     inner: Inner,
     watch: Option<Box<dyn Watch>>,
+    stall: Option<Stall>,
+}
+
+/// How long a body may stand still; the timer exists only while it does.
+struct Stall {
+    after: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 enum Inner {
@@ -51,6 +61,11 @@ impl Body {
         self
     }
 
+    /// Breaks the body off when nothing comes for so long.
+    pub fn stall_after(self, after: Duration) -> Self {
+        Self { stall: Some(Stall { after, timer: None }), ..self }
+    }
+
     fn over(&mut self, result: Result<(), &Error>) {
         if let Some(watch) = self.watch.take() {
             watch.end(result);
@@ -60,7 +75,7 @@ impl Body {
 
 impl From<Inner> for Body {
     fn from(inner: Inner) -> Self {
-        Self { inner, watch: None }
+        Self { inner, watch: None, stall: None }
     }
 }
 
@@ -89,11 +104,20 @@ impl HttpBody for Body {
                 this.inner = Inner::Empty;
                 Some(Ok(Frame::data(bytes)))
             }
-            Inner::Incoming(incoming) => {
-                ready!(Pin::new(incoming).poll_frame(cx)).map(|frame| frame.map_err(Error::from_body))
-            }
+            Inner::Incoming(incoming) => match Pin::new(incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame.map(|frame| frame.map_err(Error::Body)),
+                Poll::Pending => {
+                    let Some(stall) = &mut this.stall else { return Poll::Pending };
+                    let timer = stall.timer.get_or_insert_with(|| Box::pin(sleep(stall.after)));
+                    ready!(timer.as_mut().poll(cx));
+                    Some(Err(Error::Timeout))
+                }
+            },
             Inner::Faulted(body) => ready!(body.as_mut().poll_frame(cx)),
         };
+        if let Some(stall) = &mut this.stall {
+            stall.timer = None;
+        }
         match &frame {
             None => this.over(Ok(())),
             Some(Err(error)) => this.over(Err(error)),
@@ -172,9 +196,12 @@ pub enum Error {
     /// A fault ended the exchange.
     #[error("ended by a fault: {0}")]
     Injected(Cut, #[source] h2::Error),
-    /// The proxy has nowhere to send a request, or must not send it.
+    /// The proxy must not send this request on.
     #[error("{0}")]
     Refused(&'static str),
+    /// The proxy has nowhere to send this request.
+    #[error("no route takes this request")]
+    NoRoute,
 }
 
 /// How a fault ends an exchange on the wire.
@@ -207,10 +234,6 @@ impl From<Cut> for Error {
 }
 
 impl Error {
-    fn from_body(error: hyper::Error) -> Self {
-        Self::Body(error)
-    }
-
     /// Whose doing it is.
     pub fn origin(&self) -> Origin {
         match self {
@@ -218,7 +241,7 @@ impl Error {
             Self::Body(error) if error.is_canceled() => Origin::Caller,
             Self::Body(_) => Origin::Upstream,
             Self::Injected(..) => Origin::Injected,
-            Self::Refused(_) => Origin::Proxy,
+            Self::Refused(_) | Self::NoRoute => Origin::Proxy,
         }
     }
 
@@ -231,6 +254,7 @@ impl Error {
             Self::Body(_) => "body",
             Self::Injected(..) => "injected",
             Self::Refused(_) => "refused",
+            Self::NoRoute => "no_route",
         }
     }
 

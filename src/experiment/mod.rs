@@ -3,6 +3,7 @@
 //! A document is read in two steps: [`draft`] is what was written, [`Experiment`] is what was meant.
 
 pub mod indicator;
+pub mod limits;
 pub mod matcher;
 pub mod slice;
 

@@ -11,7 +11,7 @@ pub enum Event {
     /// The operation itself is over, seen where the slice is.
     Operation {
         /// Which.
-        op: u64,
+        op: u128,
         /// Whether its caller got an error, or nothing whole.
         failed: bool,
         /// How it ended.
@@ -22,7 +22,7 @@ pub enum Event {
     /// One of its calls, seen where the fault is.
     Call {
         /// The operation.
-        op: u64,
+        op: u128,
         /// Method, path and query as a hash: the same again is another attempt.
         call: u64,
         /// The method is not safe to repeat (RFC 9110, 9.2.1).
@@ -65,8 +65,8 @@ const MOST: usize = 200_000;
 /// Everything that is known about treated operations.
 #[derive(Debug, Default)]
 pub struct Operations {
-    ops: HashMap<u64, Operation>,
-    attempts: HashMap<(u64, u64), u32>,
+    ops: HashMap<u128, Operation>,
+    attempts: HashMap<(u128, u64), u32>,
     /// Calls that met the fault.
     pub faulted: u64,
     /// Calls that waited through the whole hold.
@@ -141,7 +141,7 @@ impl Operations {
         }
     }
 
-    fn known(&mut self, op: u64) -> Option<&mut Operation> {
+    fn known(&mut self, op: u128) -> Option<&mut Operation> {
         if self.ops.len() >= MOST && !self.ops.contains_key(&op) {
             return None;
         }

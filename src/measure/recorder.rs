@@ -29,6 +29,78 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Arrivals and decisions by key, where the unit is somebody, not a request.
     pub entries: Vec<Entry>,
+    /// How often each thing was noted.
+    pub notes: [u64; Note::ALL.len()],
+}
+
+/// Something that happened to a request on its way through a run, and is only counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Note {
+    /// It matched and had no key to draw by.
+    Unkeyed,
+    /// Its baggage had no room for our member.
+    NoRoom,
+    /// It matched the slice on a protected route.
+    Protected,
+    /// A call of the treatment arrived where the fault is.
+    CarriedTreatment,
+    /// A call of the control arrived where the fault is.
+    CarriedControl,
+    /// A call without the run's mark arrived where the fault is.
+    Uncarried,
+    /// A treated call matched while the fault was on.
+    Eligible,
+    /// A call met the fault.
+    Faulted,
+    /// Spared: the fault was off, or its operation arrived before it was on.
+    SparedEnded,
+    /// Spared: another call was meant.
+    SparedNoMatch,
+    /// Spared: a protected route.
+    SparedProtected,
+    /// Spared: only a share of the calls is meant.
+    SparedShare,
+    /// Spared: only the first attempts are meant.
+    SparedAttempts,
+    /// Spared: as many requests as may be are held already.
+    SparedLimit,
+    /// Spared: the budget of faults is spent.
+    SparedBudget,
+}
+
+impl Note {
+    /// All notes, in the order of their counters.
+    pub const ALL: [Self; 15] = [
+        Self::Unkeyed,
+        Self::NoRoom,
+        Self::Protected,
+        Self::CarriedTreatment,
+        Self::CarriedControl,
+        Self::Uncarried,
+        Self::Eligible,
+        Self::Faulted,
+        Self::SparedEnded,
+        Self::SparedNoMatch,
+        Self::SparedProtected,
+        Self::SparedShare,
+        Self::SparedAttempts,
+        Self::SparedLimit,
+        Self::SparedBudget,
+    ];
+
+    /// Why a call was spared, in the words of reports and metrics.
+    pub fn spared(self) -> Option<&'static str> {
+        Some(match self {
+            Self::SparedEnded => "ended",
+            Self::SparedNoMatch => "no_match",
+            Self::SparedProtected => "protected",
+            Self::SparedShare => "share",
+            Self::SparedAttempts => "attempts",
+            Self::SparedLimit => "limit",
+            Self::SparedBudget => "budget",
+            _ => return None,
+        })
+    }
 }
 
 /// A request of somebody: that it came, or how it ended.
@@ -115,7 +187,7 @@ struct Flying {
     start: Instant,
     head: Option<Instant>,
     key: u64,
-    op: u64,
+    op: u128,
     decided: u8,
     harmed: bool,
 }
@@ -135,7 +207,7 @@ impl Recorder {
     }
 
     /// A unit arrived. `start` is when its clock began: its arrival, or the intended instant of own load.
-    pub fn begin(self: &Rc<Self>, arm: Arm, mark: PhaseMark, start: Instant, key: u64, op: u64) -> Unit {
+    pub fn begin(self: &Rc<Self>, arm: Arm, mark: PhaseMark, start: Instant, key: u64, op: u128) -> Unit {
         let tick = mark.tick(Instant::now());
         let flying = Flying { arm, phase: mark.phase, tick, start, head: None, key, op, decided: 0, harmed: false };
         self.counts(&flying, |counts| counts.arrived += 1);
@@ -147,6 +219,11 @@ impl Recorder {
     /// Tells what became of a treated operation or one of its calls.
     pub fn tell(&self, event: Event) {
         self.open.borrow_mut().events.push(event);
+    }
+
+    /// Counts something.
+    pub fn note(&self, note: Note) {
+        self.open.borrow_mut().notes[note as usize] += 1;
     }
 
     /// Units that are not over yet.
@@ -221,7 +298,15 @@ impl Recorder {
 
 fn empty(worker: usize) -> Batch {
     let until = Instant::now();
-    Batch { worker, until, ticks: BTreeMap::new(), latencies: Vec::new(), events: Vec::new(), entries: Vec::new() }
+    Batch {
+        worker,
+        until,
+        ticks: BTreeMap::new(),
+        latencies: Vec::new(),
+        events: Vec::new(),
+        entries: Vec::new(),
+        notes: [0; Note::ALL.len()],
+    }
 }
 
 /// A unit under way. Settled once; dropped before that, its caller gave up.

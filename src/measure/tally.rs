@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use super::operation::Operations;
-use super::{Arm, Batch, Entry, MAX_RULES, Phase};
+use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase};
 
 /// What was seen of one arm in one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -48,6 +48,7 @@ pub struct Tally {
     seen_until: Vec<Option<Instant>>,
     /// Treated operations.
     pub operations: Operations,
+    notes: [u64; Note::ALL.len()],
 }
 
 /// A sticky unit in one phase.
@@ -67,6 +68,7 @@ impl Tally {
             latencies: BTreeMap::new(),
             seen_until: vec![None; workers],
             operations: Operations::default(),
+            notes: [0; Note::ALL.len()],
         }
     }
 
@@ -88,12 +90,20 @@ impl Tally {
             });
             histogram.saturating_record(u64::from(micros));
         }
+        for (sum, count) in self.notes.iter_mut().zip(batch.notes) {
+            *sum += count;
+        }
         for event in batch.events {
             self.operations.hear(event);
         }
         if let Some(seen) = self.seen_until.get_mut(batch.worker) {
             *seen = Some(batch.until);
         }
+    }
+
+    /// How often something was noted.
+    pub fn noted(&self, note: Note) -> u64 {
+        self.notes[note as usize]
     }
 
     fn enter(&mut self, entry: &Entry) {
