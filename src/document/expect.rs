@@ -1,0 +1,305 @@
+//! What was expected in the place of a word or a number, and what to say where it is something else.
+
+use serde_json::{Number, Value};
+
+use super::nearest;
+use super::node::{Kind, Node, quote};
+use super::walk::Leaf;
+use crate::units;
+
+/// What is wrong with a value, and the way out.
+#[derive(Debug)]
+pub(super) struct Complaint {
+    pub(super) message: String,
+    pub(super) help: Option<String>,
+}
+
+impl Complaint {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), help: None }
+    }
+}
+
+/// Compares a word, a number or a boolean with what may stand in its place.
+pub(super) fn scalar(node: &Node, leaves: &[Leaf<'_>]) -> Result<Value, Complaint> {
+    let mut last = None;
+    for candidate in candidates(node) {
+        for leaf in leaves {
+            match compare(&candidate, node, leaf) {
+                Ok(value) => return Ok(value),
+                Err(Some(complaint)) => last = Some((leaf, complaint)),
+                Err(None) => {}
+            }
+        }
+    }
+    let hint = nearest(text_of(node).unwrap_or_default(), words(leaves)).map(|word| format!("did you mean `{word}`?"));
+    let Some((leaf, complaint)) = last else {
+        return Err(mismatch(node, leaves));
+    };
+    let said = leaf.message.map(str::to_owned);
+    Err(Complaint { message: said.unwrap_or(complaint.message), help: complaint.help.or(hint) })
+}
+
+/// What a value may stand for: a text with variables in it may have become a number or a boolean.
+fn candidates(node: &Node) -> Vec<Value> {
+    match &node.kind {
+        Kind::Bool(value) => vec![Value::Bool(*value)],
+        Kind::Number(number) => vec![Value::Number(number.clone())],
+        Kind::Text(text) => vec![Value::String(text.clone())],
+        Kind::Filled(text) => {
+            let number = text.parse::<u64>().map(Number::from).or_else(|_| text.parse::<i64>().map(Number::from));
+            let number = number.ok().or_else(|| Number::from_f64(decimal(text)?));
+            let boolean = match text.as_str() {
+                "true" => Some(Value::Bool(true)),
+                "false" => Some(Value::Bool(false)),
+                _ => None,
+            };
+            number.map(Value::Number).into_iter().chain(boolean).chain([Value::String(text.clone())]).collect()
+        }
+        Kind::Null | Kind::Unknown | Kind::List(_) | Kind::Map(_) => Vec::new(),
+    }
+}
+
+fn decimal(text: &str) -> Option<f64> {
+    text.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | '-')).then(|| text.parse().ok()).flatten()
+}
+
+/// Takes the value, or says what is wrong; `Err(None)` where the type is another, which is said for all leaves at once.
+fn compare(value: &Value, node: &Node, leaf: &Leaf<'_>) -> Result<Value, Option<Complaint>> {
+    let kind = match value {
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        _ => "string",
+    };
+    let format = leaf.schema.get("format").and_then(Value::as_str);
+    if !leaf.takes(kind) && !(kind == "integer" && leaf.takes("number")) {
+        // A number where a unit is expected has most likely lost its unit, and the unit says so best.
+        let lost = kind == "integer" || kind == "number";
+        let unit = format.filter(|_| lost && leaf.takes("string") && !matches!(node.kind, Kind::Filled(_)));
+        let answer = unit.and_then(|format| units::check(format, &shown(node)));
+        return Err(answer.and_then(Result::err).map(|error| Complaint::new(error.to_string())));
+    }
+    if let Some(words) = leaf.words() {
+        if words.iter().any(|word| same(word, value)) {
+            return Ok(value.clone());
+        }
+        return Err(None);
+    }
+    match value {
+        Value::String(text) => check_text(text, node, leaf, format)?,
+        Value::Number(number) => check_number(number, leaf, format)?,
+        _ => {}
+    }
+    Ok(value.clone())
+}
+
+/// `1` and `1.0` are one number.
+fn same(one: &Value, other: &Value) -> bool {
+    one == other || matches!((one.as_f64(), other.as_f64()), (Some(one), Some(other)) if one == other)
+}
+
+fn check_text(text: &str, node: &Node, leaf: &Leaf<'_>, format: Option<&str>) -> Result<(), Option<Complaint>> {
+    if let Some(Err(error)) = format.and_then(|format| units::check(format, text)) {
+        // A variable's value may be a secret: the unit is asked about what is written instead.
+        let error = match &node.kind {
+            Kind::Filled(_) => format.and_then(|format| units::check(format, &shown(node))?.err()),
+            _ => Some(error),
+        };
+        let message = error.map_or_else(|| wrong(node, leaf), |error| error.to_string());
+        return Err(Some(Complaint { message, help: filled(node) }));
+    }
+    let length = text.chars().count() as u64;
+    let bound = |name: &str| leaf.schema.get(name).and_then(Value::as_u64);
+    if bound("minLength").is_some_and(|least| length < least) {
+        let message = if length == 0 { "this text is empty".to_owned() } else { wrong(node, leaf) };
+        return Err(Some(Complaint::new(message)));
+    }
+    if let Some(most) = bound("maxLength").filter(|most| length > *most) {
+        return Err(Some(Complaint::new(format!("this text is longer than {most} characters"))));
+    }
+    let pattern = leaf.schema.get("pattern").and_then(Value::as_str);
+    if pattern.and_then(|pattern| regex::Regex::new(pattern).ok()).is_some_and(|pattern| !pattern.is_match(text)) {
+        return Err(Some(Complaint { message: wrong(node, leaf), help: filled(node) }));
+    }
+    Ok(())
+}
+
+fn check_number(number: &Number, leaf: &Leaf<'_>, format: Option<&str>) -> Result<(), Option<Complaint>> {
+    let bound = |name: &str| leaf.schema.get(name).and_then(Value::as_f64);
+    // schemars leaves the bounds of these to the reader.
+    let (lowest, highest) = match format {
+        Some("uint32") => (Some(0.0), Some(f64::from(u32::MAX))),
+        Some("int32") => (Some(f64::from(i32::MIN)), Some(f64::from(i32::MAX))),
+        _ => (None, None),
+    };
+    let (least, most) = (bound("minimum").or(lowest), bound("maximum").or(highest));
+    let (above, below) = (bound("exclusiveMinimum"), bound("exclusiveMaximum"));
+    let value = number.as_f64().unwrap_or(f64::NAN);
+    let fits = least.is_none_or(|least| value >= least)
+        && most.is_none_or(|most| value <= most)
+        && above.is_none_or(|above| value > above)
+        && below.is_none_or(|below| value < below);
+    if fits {
+        return Ok(());
+    }
+    let range = match (least, most, above, below) {
+        (Some(least), Some(most), ..) => format!("between {least} and {most}"),
+        (Some(least), ..) => format!("{least} or more"),
+        (_, Some(most), None, _) => format!("{most} or less"),
+        (_, None, Some(above), None) => format!("more than {above}"),
+        (_, None, None, Some(below)) => format!("less than {below}"),
+        (_, Some(most), Some(above), _) => format!("more than {above} and at most {most}"),
+        (_, None, Some(above), Some(below)) => format!("more than {above} and less than {below}"),
+        (_, None, None, None) => return Ok(()),
+    };
+    Err(Some(Complaint::new(format!("expected a number that is {range}"))))
+}
+
+/// A value of another type, or a word that is not in the list.
+pub(super) fn mismatch(node: &Node, leaves: &[Leaf<'_>]) -> Complaint {
+    let said = leaves.iter().find_map(|leaf| leaf.message);
+    let message = match said {
+        Some(said) => said.to_owned(),
+        None => format!("expected {}, not {}", nouns(leaves), what(node)),
+    };
+    let help = match &node.kind {
+        Kind::Text(text) => {
+            let tag = leaves.iter().find_map(|leaf| leaf.schema.get("properties")?.as_object()?.get_key_value(text));
+            let number = || leaves.iter().any(|leaf| leaf.takes("number") || leaf.takes("integer"));
+            if tag.is_some() {
+                Some(format!("write `{text}:` with what belongs to it"))
+            } else if text.parse::<f64>().is_ok() && number() {
+                Some("write it without quotes".to_owned())
+            } else {
+                nearest(text, words(leaves)).map(|word| format!("did you mean `{word}`?"))
+            }
+        }
+        Kind::Number(_) | Kind::Bool(_) if leaves.iter().any(|leaf| leaf.takes("string") && leaf.words().is_none()) => {
+            Some(format!("write it in quotes: `\"{}\"`", shown(node)))
+        }
+        _ => filled(node),
+    };
+    Complaint { message, help }
+}
+
+fn wrong(node: &Node, leaf: &Leaf<'_>) -> String {
+    format!("expected {}, not {}", noun(leaf), what(node))
+}
+
+/// A hint where the text that is shown is not the text that was judged.
+fn filled(node: &Node) -> Option<String> {
+    matches!(node.kind, Kind::Filled(_)).then(|| "look at what the variables in it are set to".to_owned())
+}
+
+/// The words of all enums among the leaves.
+pub(super) fn words<'a>(leaves: &[Leaf<'a>]) -> Vec<&'a str> {
+    leaves.iter().filter_map(Leaf::words).flatten().filter_map(Value::as_str).collect()
+}
+
+/// What is expected, in human words.
+pub(super) fn nouns(leaves: &[Leaf<'_>]) -> String {
+    if let Some(expected) = leaves.iter().find_map(|leaf| leaf.expected) {
+        if leaves.iter().all(|leaf| leaf.expected == Some(expected)) {
+            return expected.to_owned();
+        }
+    }
+    let mut all: Vec<String> = words(leaves).iter().map(|word| quote(word)).collect();
+    let tags: Vec<&str> = leaves.iter().filter_map(|leaf| Some(leaf.tag()?.0)).collect();
+    let tagged = tags.len() > 1;
+    if tagged {
+        all.push(format!("a mapping with one of {}", either(&tags)));
+    }
+    for leaf in leaves.iter().filter(|leaf| !(tagged && leaf.tag().is_some())) {
+        let text = leaf.words().is_some_and(|words| words.iter().all(Value::is_string));
+        let noun = noun(leaf);
+        if !text && !all.contains(&noun) {
+            all.push(noun);
+        }
+    }
+    join(&all, "or")
+}
+
+fn noun(leaf: &Leaf<'_>) -> String {
+    if let Some(expected) = leaf.expected {
+        return expected.to_owned();
+    }
+    if let Some(words) = leaf.words() {
+        let words: Vec<String> = words
+            .iter()
+            .map(|word| format!("`{}`", word.as_str().map_or_else(|| word.to_string(), str::to_owned)))
+            .collect();
+        return join(&words, "or");
+    }
+    let example = leaf.schema.get("examples").and_then(|examples| examples.get(0)?.as_str());
+    let unit = match leaf.schema.get("format").and_then(Value::as_str) {
+        Some(units::Percent::FORMAT) => Some("a share"),
+        Some(units::Points::FORMAT) => Some("percentage points"),
+        Some(units::Increase::FORMAT) => Some("an increase"),
+        Some(units::Span::FORMAT) => Some("a length of time"),
+        Some(units::Rate::FORMAT) => Some("a rate"),
+        Some(units::Throughput::FORMAT) => Some("data per second"),
+        Some(units::ByteSize::FORMAT) => Some("a size"),
+        _ => None,
+    };
+    let word = unit.unwrap_or(match () {
+        () if leaf.takes("string") => "text",
+        () if leaf.takes("number") => "a number",
+        () if leaf.takes("integer") => "a whole number",
+        () if leaf.takes("boolean") => "`true` or `false`",
+        () if leaf.takes("array") => "a list",
+        () => "a mapping",
+    });
+    match example {
+        Some(example) => format!("{word} such as `{example}`"),
+        None => word.to_owned(),
+    }
+}
+
+/// What stands there, in human words.
+fn what(node: &Node) -> String {
+    match &node.kind {
+        Kind::Null | Kind::Unknown => "nothing".to_owned(),
+        Kind::Map(_) => "a mapping".to_owned(),
+        Kind::List(_) => "a list".to_owned(),
+        Kind::Text(text) if text.parse::<f64>().is_ok() => format!("the text {}", quote(text)),
+        _ => quote(&shown(node)),
+    }
+}
+
+/// A value as it was written; what variables stand for is never shown.
+fn shown(node: &Node) -> String {
+    match (&node.written, &node.kind) {
+        (Some(written), _) => written.clone(),
+        (None, Kind::Text(text)) => text.clone(),
+        (None, Kind::Bool(value)) => value.to_string(),
+        (None, Kind::Number(number)) => number.to_string(),
+        _ => String::new(),
+    }
+}
+
+/// The text in which a mistyped word is looked for.
+fn text_of(node: &Node) -> Option<&str> {
+    match &node.kind {
+        Kind::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+/// `` `a`, `b` or `c` ``
+pub(super) fn either(words: &[&str]) -> String {
+    join(&words.iter().map(|word| quote(word)).collect::<Vec<_>>(), "or")
+}
+
+/// `` `a`, `b` and `c` ``
+pub(super) fn both(words: &[&str]) -> String {
+    join(&words.iter().map(|word| quote(word)).collect::<Vec<_>>(), "and")
+}
+
+fn join(words: &[String], last: &str) -> String {
+    match words {
+        [] => "something else".to_owned(),
+        [word] => word.clone(),
+        [words @ .., end] => format!("{} {last} {end}", words.join(", ")),
+    }
+}
