@@ -5,4 +5,5 @@ pub mod experiment;
 pub mod fault;
 pub mod load;
 pub mod report;
+pub mod stats;
 pub mod units;
