@@ -10,4 +10,5 @@ pub mod measure;
 pub mod proxy;
 pub mod report;
 pub mod service;
+pub mod stats;
 pub mod units;
