@@ -49,7 +49,7 @@ pub(super) struct Line {
 }
 
 /// A phase, in percent of the width.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Band {
     pub name: String,
     pub length: String,
@@ -153,7 +153,7 @@ impl Axis {
         }
     }
 
-    fn shares(self: &Self, report: &Report, place: usize, name: &str) -> Chart {
+    fn shares(&self, report: &Report, place: usize, name: &str) -> Chart {
         let line = |arm: usize| {
             self.fill(report, |point| {
                 let arm = &point.arms[arm];
@@ -215,7 +215,6 @@ impl Axis {
     }
 
     fn arrivals(&self, report: &Report) -> Chart {
-        let seconds = self.width as f64;
         let arms: Vec<_> = Arm::ALL
             .into_iter()
             .enumerate()
@@ -228,7 +227,6 @@ impl Axis {
         };
         let totals: Vec<_> =
             arms.iter().map(|(arm, _)| format!("{} {}", arm.word(), words::count(total(*arm)))).collect();
-        debug_assert!(seconds >= 1.0);
         Chart {
             title: "Arrivals per second".to_owned(),
             summary: format!("In all phases: {}.", totals.join(", ")),
@@ -264,18 +262,19 @@ impl Axis {
 
     fn line(&self, arm: &'static str, bins: &[Bin], top: f64) -> Line {
         let (mut path, mut dots) = (String::new(), String::new());
-        let (mut begun, mut means) = (false, Vec::with_capacity(bins.len()));
+        let (mut begun, mut means) = (None, Vec::with_capacity(bins.len()));
         for (place, bin) in bins.iter().enumerate() {
             let x = round(self.middle(place) / self.millis * WIDTH);
             if let Some(value) = value(*bin) {
                 let _ = write!(dots, "M{x} {}h0", self.y(value, top));
             }
-            // A second in which nothing arrived is a gap, not a zero.
+            // A second in which nothing arrived is a gap, not a zero; a change of phase is a step, not a slope.
             let mean = value(*bin).and_then(|_| self.mean(bins, place));
+            let phase = self.phase(place);
             if let Some(mean) = mean {
-                let _ = write!(path, "{}{x} {}", if begun { "L" } else { "M" }, self.y(mean, top));
+                let _ = write!(path, "{}{x} {}", if begun == Some(phase) { "L" } else { "M" }, self.y(mean, top));
             }
-            begun = mean.is_some();
+            begun = mean.map(|_| phase);
             means.push(mean);
         }
         let letters = self.letters(&means, top);
@@ -325,12 +324,6 @@ impl Axis {
             }
         }
         drawn
-    }
-}
-
-impl Clone for Band {
-    fn clone(&self) -> Self {
-        Self { name: self.name.clone(), length: self.length.clone(), ..*self }
     }
 }
 

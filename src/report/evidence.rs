@@ -46,12 +46,12 @@ pub(super) fn bounds(report: &Report) -> Vec<Block> {
         ("Control", true),
         ("Estimate", true),
         ("Allowed", true),
-        ("Evidence", true),
+        ("Evidence, ln E", true),
     ];
     let table = Table {
         caption: "The verdict on each bound of each indicator",
         head: heads(&head),
-        rows: report.verdict.bounds.iter().map(bound).collect(),
+        rows: report.verdict.bounds.iter().map(|it| bound(it, ending(report, it))).collect(),
         notes: "Why",
     };
     let mut blocks: Vec<_> = caveat.map(|text| Block::Text(text.to_owned())).into_iter().collect();
@@ -60,7 +60,18 @@ pub(super) fn bounds(report: &Report) -> Vec<Block> {
     blocks
 }
 
-fn bound(bound: &BoundVerdict) -> Row {
+/// A bound is no better off than its run: nothing is kept in a run that says nothing.
+pub(super) fn ending(report: &Report, bound: &BoundVerdict) -> Ending {
+    match report.verdict.ending {
+        Ending::Invalid | Ending::Halted => report.verdict.ending,
+        Ending::Inconclusive if report.verdict.bounds.iter().all(|it| it.ending != Ending::Inconclusive) => {
+            Ending::Inconclusive
+        }
+        Ending::Held | Ending::Broken | Ending::Inconclusive => bound.ending,
+    }
+}
+
+fn bound(bound: &BoundVerdict, shown: Ending) -> Row {
     let figure = |value| if bound.increase.is_some() { words::points(value) } else { words::share(value) };
     let (low, high) = bound.interval;
     let allowed = match bound.increase {
@@ -83,7 +94,7 @@ fn bound(bound: &BoundVerdict) -> Row {
             line(&bound.bound, NAME),
             line(&bound.at, NAME)
         )),
-        Cell { text: bound.ending.word().to_owned(), look: Look::Verdict(bound.ending), ..Cell::default() },
+        Cell { text: shown.word().to_owned(), look: Look::Verdict(shown), ..Cell::default() },
         counted(bound.treated),
         counted(bound.control),
         Cell {
@@ -131,7 +142,10 @@ pub(super) fn impact(impact: &ImpactReport) -> Vec<Block> {
         figures.push(Figure {
             name: "Projected loss",
             value: words::number(loss, 0),
-            note: format!("at 100 %, for an outage of {}, by the value per request", impact.outage),
+            note: format!(
+                "at 100 %, for an outage of {}, by the value per request",
+                words::length(impact.outage.get().as_millis() as u64)
+            ),
         });
     }
     if let Some(score) = impact.score {

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 
+use super::evidence;
 use super::words;
-use super::{BoundVerdict, Ending, Report};
+use super::{Ending, Report};
 
 /// The longest name of a case.
 const NAME: usize = 200;
@@ -45,7 +46,7 @@ fn suite(report: &Report, name: String) -> TestSuite {
     let mut names = Names::default();
     let mut shown = false;
     for bound in &report.verdict.bounds {
-        let ending = ending(report, bound);
+        let ending = evidence::ending(report, bound);
         shown |= ending == report.verdict.ending;
         let title = format!("{} at {}: {}", bound.indicator, bound.at, bound.bound);
         let mut status = status(ending);
@@ -61,17 +62,6 @@ fn suite(report: &Report, name: String) -> TestSuite {
     }
     suite.set_system_out(format!("We expected: {}\nWe saw: {}", report.expected, report.seen));
     suite
-}
-
-/// A bound is no better off than its run: nothing is kept in a run that says nothing.
-fn ending(report: &Report, bound: &BoundVerdict) -> Ending {
-    match report.verdict.ending {
-        Ending::Invalid | Ending::Halted => report.verdict.ending,
-        Ending::Inconclusive if report.verdict.bounds.iter().all(|it| it.ending != Ending::Inconclusive) => {
-            Ending::Inconclusive
-        }
-        Ending::Held | Ending::Broken | Ending::Inconclusive => bound.ending,
-    }
 }
 
 fn status(ending: Ending) -> TestCaseStatus {

@@ -232,7 +232,7 @@ mod tests {
             ("1.5 s", "1.5 s"),
             ("+98 pp", "+98 pp"),
             ("+ item", r"\+ item"),
-            ("2.5 s or 1. item", r"2\.5 s or 1. item"),
+            ("2.5 s or 1. item", "2.5 s or 1. item"),
             ("*a* _b_ c_d ~e~", r"\*a\* \_b\_ c_d \~e\~"),
             ("[x](javascript:alert(1))", r"\[x\](javascript:alert(1))"),
             ("https://example.org www.example.org", r"https\://example.org www\.example.org"),

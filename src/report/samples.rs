@@ -18,6 +18,8 @@ pub fn all() -> Vec<(&'static str, Report)> {
 /// Checkout has no timeout: two seconds of a slow inventory reach the customer.
 pub fn broken() -> Report {
     let mut report = sound();
+    measure(&mut report, 60, &[(0.0, 0.003), (0.984, 0.004)], 2000.0);
+    let (treated, control) = during(&report, 1);
     report.run = "r-0199b2c4d1".into();
     report.tags = vec!["checkout".into(), "game day".into()];
     report.hypothesis = Hypothesis::Steps {
@@ -30,17 +32,17 @@ pub fn broken() -> Report {
                        without take over 800 ms."
         .into();
     report.seen =
-        "Of the orders that met the delay, 98.4 % took over 800 ms (control: 0.4 %); none of them failed.".into();
+        format!("{} orders that met the delay took over 800 ms (control: {}); none failed.", of(treated), of(control));
     report.verdict.ending = Ending::Broken;
     report.verdict.reason =
-        "`orders are quick` was shown broken 3.2 s after the fault began: the whole delay reaches the customer.".into();
+        "orders are quick was shown broken 3.2 s after the fault began: the whole delay reaches the customer.".into();
     report.verdict.bounds = vec![
         BoundVerdict {
             log_e_not_recovered: Some(-1.9),
             why: "Too early to say: the run ended its question when the other bound broke.".into(),
             ending: Ending::Inconclusive,
             log_e_held: 1.4,
-            ..succeed(Counted { bad: 0.0, of: 371 }, Counted { bad: 1.0, of: 366 })
+            ..succeed(during(&report, 0).0, during(&report, 0).1)
         },
         BoundVerdict {
             indicator: "orders are quick".into(),
@@ -48,34 +50,24 @@ pub fn broken() -> Report {
             margin: 0.05,
             increase: Some("5pp".parse().unwrap()),
             ending: Ending::Broken,
-            treated: Counted { bad: 365.0, of: 371 },
-            control: Counted { bad: 1.5, of: 366 },
-            estimate: 0.9797,
-            interval: (0.9602, 0.9904),
+            estimate: treated.share() - control.share(),
+            interval: (0.9694, 0.9934),
             log_e_held: -212.7,
             log_e_broken: 386.1,
             broken_after_ms: Some(3200),
             log_e_not_recovered: Some(-2.2),
-            why: "365 of 371 treated orders were slow; 5pp more than control would have been 20.".into(),
-            ..succeed(Counted::default(), Counted::default())
+            why: format!("{} treated orders were slow; 5pp more than control would have been 19.", of(treated)),
+            ..succeed(treated, control)
         },
     ];
-    measure(&mut report, &[(0.0, 0.003), (0.984, 0.004)], 2000.0);
-    report.impact = ImpactReport {
-        harmed: 365,
-        treated: 371,
-        share_of_treated: 0.984,
-        share_of_traffic: 0.0985,
-        projected_per_minute: 3705.0,
-        projected_loss: Some(44_460.0),
-        outage: Span::secs(1800),
-        score: Some(75),
-        score_parts: "10 × weight 5 × 1 (at least half of the treated harmed) × 1.5 (no alarm fired)".into(),
-    };
+    report.impact.projected_loss = Some(report.impact.projected_per_minute * 30.0 * 0.4);
+    report.impact.score = Some(75);
+    report.impact.score_parts = "10 × weight 5 × 1 (at least half of the treated harmed) × 1.5 (no alarm fired)".into();
+    report.fidelity.load = Some(LoadFidelity { asked_rate: 60.0, sent: 6000, shed: 0, failed: 0 });
     report.findings = vec![
         Finding {
             kind: "no_timeout".into(),
-            text: "Checkout waited through the whole delay in 371 of 371 calls; the longest wait was 2,061 ms.".into(),
+            text: format!("Checkout waited through the whole delay in all of {} calls, up to 2,061 ms.", treated.of),
             evidence: "calls at inventory that met the fault and were not given up by their caller".into(),
             advice: Some("Give the call to inventory a timeout well under 800 ms, 300 ms for example.".into()),
         },
@@ -123,14 +115,17 @@ pub fn broken() -> Report {
     });
     report.failure = Some("F-7k2m".into());
     report.similar = vec!["F-3hq9: slow-payment, timeout-missing, closed on 2026-06-12 when its follow-up held".into()];
-    report.timeline.insert(3, moment(23_200, "judge", "`orders are quick` is broken: ln E 5.1 of 4.4"));
+    report.timeline.insert(3, moment(23_200, "judge", "orders are quick is broken: ln E 5.1 of 4.4"));
     report
 }
 
 /// The same experiment after the repair: the fallback works.
 pub fn held() -> Report {
     let mut report = sound();
-    report.seen = "While inventory answered 503, 0.3 % of the treated orders failed (control: 0.3 %).".into();
+    measure(&mut report, 60, &[(0.003, 0.003)], 0.0);
+    let (treated, control) = during(&report, 0);
+    report.seen =
+        format!("While inventory answered 503, {} treated orders failed (control: {}).", of(treated), of(control));
     report.expected = "Orders are placed without the stock level while inventory answers 503.".into();
     report.title = "Checkout has a fallback when inventory fails".into();
     report.experiment = "failing-inventory".into();
@@ -142,15 +137,14 @@ pub fn held() -> Report {
         log_e_held: 4.9,
         log_e_broken: -1.2,
         log_e_not_recovered: Some(-1.6),
-        why: "1 of 371 treated and 1 of 366 control orders failed; 1pp more than control is excluded.".into(),
-        ..succeed(Counted { bad: 1.0, of: 371 }, Counted { bad: 1.0, of: 366 })
+        why: format!("{} treated and {} control orders failed; 1pp more is excluded.", of(treated), of(control)),
+        ..succeed(treated, control)
     }];
-    measure(&mut report, &[(0.003, 0.003)], 0.0);
     report.fidelity.faults = vec!["error: { status: 503 }".into()];
     report.fidelity.delay = None;
     report.findings = vec![Finding {
         kind: "fallback_worked".into(),
-        text: "370 of 371 orders whose call to inventory failed were placed all the same.".into(),
+        text: format!("All but {} orders whose call to inventory failed were placed all the same.", of(treated)),
         evidence: "treated operations with an injected 503 and a 2xx at the slice".into(),
         advice: None,
     }];
@@ -167,18 +161,20 @@ pub fn held() -> Report {
 /// Too little traffic to tell; it says how much more is needed.
 pub fn inconclusive() -> Report {
     let mut report = sound();
-    report.seen = "2 of 371 treated orders failed (control: 1 of 366): too few orders to exclude 1pp more.".into();
+    measure(&mut report, 60, &[(0.005, 0.003)], 1000.0);
+    let (treated, control) = during(&report, 0);
+    report.seen =
+        format!("{} treated orders failed (control: {}): too few to exclude 1pp more.", of(treated), of(control));
     report.verdict.ending = Ending::Inconclusive;
-    report.verdict.reason = "The evidence for `orders succeed` reached 1.8 of the 3.0 that it needs.".into();
+    report.verdict.reason = "The evidence for orders succeed reached 1.8 of the 3.0 that it needs.".into();
     report.verdict.missing = Some("About 1,170 more treated requests: 19 min at this slice, or 4 min at 50 %.".into());
     report.verdict.bounds = vec![BoundVerdict {
         ending: Ending::Inconclusive,
         log_e_held: 1.8,
         log_e_broken: 0.2,
-        why: "2 of 371 treated and 1 of 366 control orders failed: neither 0pp nor 1pp more is excluded.".into(),
-        ..succeed(Counted { bad: 2.0, of: 371 }, Counted { bad: 1.0, of: 366 })
+        why: format!("{} treated and {} control orders failed: 1pp more is not excluded.", of(treated), of(control)),
+        ..succeed(treated, control)
     }];
-    measure(&mut report, &[(0.005, 0.003)], 1000.0);
     report.questions = vec!["Whether orders fail more often than 1pp above control.".into()];
     report.follow_up = Some(FollowUp {
         first: "Run it again with `inject: 20m`, or ask for `max_increase: 3pp`, which this traffic can answer.".into(),
@@ -190,6 +186,8 @@ pub fn inconclusive() -> Report {
 /// The application does not pass the context on, so that nothing met the fault.
 pub fn invalid() -> Report {
     let mut report = sound();
+    measure(&mut report, 60, &[(0.002, 0.003)], 0.0);
+    let (treated, control) = during(&report, 0);
     report.seen =
         "204 calls reached inventory and none of them carried the run's mark, so that none met the fault.".into();
     report.verdict.ending = Ending::Invalid;
@@ -198,9 +196,8 @@ pub fn invalid() -> Report {
         Some("Let checkout pass the `baggage` header on to inventory: switch OpenTelemetry's propagators on.".into());
     report.verdict.bounds = vec![BoundVerdict {
         why: "The arms do not differ, and they should not: nothing was done to either.".into(),
-        ..succeed(Counted { bad: 1.0, of: 371 }, Counted { bad: 1.0, of: 366 })
+        ..succeed(treated, control)
     }];
-    measure(&mut report, &[(0.002, 0.003)], 0.0);
     report.fidelity.carried = [0, 0];
     report.fidelity.uncarried = 204;
     report.fidelity.eligible = 0;
@@ -210,7 +207,7 @@ pub fn invalid() -> Report {
     report.fidelity.spared = Vec::new();
     report.findings = vec![Finding {
         kind: "context_lost".into(),
-        text: "Between front and inventory the mark is lost in all of 371 treated requests.".into(),
+        text: format!("Between front and inventory the mark is lost in all of {} treated requests.", treated.of),
         evidence: "requests marked at front, calls with a mark at inventory".into(),
         advice: Some("Where no header is passed on at all, compare phases with `carry: none`; it is weaker.".into()),
     }];
@@ -221,6 +218,8 @@ pub fn invalid() -> Report {
 /// A guard ended it: others than the treatment came to harm.
 pub fn halted() -> Report {
     let mut report = sound();
+    measure(&mut report, 12, &[(0.26, 0.23)], 1000.0);
+    let (treated, control) = during(&report, 0);
     report.seen = "12 s after the fault began, 22 % of everybody else's orders failed, and the run was halted.".into();
     report.verdict.ending = Ending::Halted;
     report.verdict.ended_by =
@@ -229,22 +228,12 @@ pub fn halted() -> Report {
     report.verdict.missing = Some("Find out what the arms share before the next attempt; then start at 1 %.".into());
     report.verdict.bounds = vec![BoundVerdict {
         ending: Ending::Inconclusive,
-        estimate: 0.031,
-        interval: (-0.066, 0.13),
+        interval: (-0.191, 0.098),
         log_e_held: -0.4,
         log_e_broken: 0.6,
         why: "Both arms failed alike, so that their difference says nothing.".into(),
-        ..succeed(Counted { bad: 19.0, of: 73 }, Counted { bad: 16.0, of: 70 })
+        ..succeed(treated, control)
     }];
-    measure(&mut report, &[(0.26, 0.23)], 1000.0);
-    report.series.retain(|point| !(32..80).contains(&point.second));
-    report.phases[1].millis = 12_000;
-    report.phases[2].from_ms = 32_000;
-    for point in &mut report.series {
-        if point.second >= 80 {
-            point.second -= 48;
-        }
-    }
     report.ended_at = "2026-10-03T14:02:52Z".parse().unwrap();
     report.findings = vec![Finding {
         kind: "spillover".into(),
@@ -255,7 +244,7 @@ pub fn halted() -> Report {
     report.timeline[3] = moment(32_000, "guard", "error_rate: 22 % over 3 s among everybody else; all faults off");
     report.timeline.truncate(4);
     report.timeline.push(moment(32_060, "proxy", "7 held requests let go"));
-    report.recovery = Some(Recovery { recovered: false, after_ms: None });
+    report.recovery = Some(Recovery { recovered: true, after_ms: Some(1900) });
     report.class = Some(Class::Spillover);
     report
 }
@@ -282,42 +271,21 @@ fn sound() -> Report {
             bounds: Vec::new(),
             confidence: "95%".parse().unwrap(),
         },
+        // Filled by `measure`.
         impact: ImpactReport {
-            harmed: 1,
-            treated: 371,
-            share_of_treated: 0.0027,
-            share_of_traffic: 0.0003,
-            projected_per_minute: 10.0,
+            harmed: 0,
+            treated: 0,
+            share_of_treated: 0.0,
+            share_of_traffic: 0.0,
+            projected_per_minute: 0.0,
             projected_loss: None,
             outage: Span::secs(1800),
             score: None,
             score_parts: String::new(),
         },
-        fidelity: Fidelity {
-            treatment_asked: 0.1,
-            treatment_applied: 0.1003,
-            enrolled: [618, 611, 4933],
-            unkeyed: 2,
-            no_room: 0,
-            carried: [618, 611],
-            uncarried: 14,
-            eligible: 372,
-            faulted: 371,
-            exposed_units: 371,
-            spared: vec![("protected route /stock/health".into(), 1)],
-            delay: Some(DelayFidelity {
-                n: 371,
-                asked_p50: 2000.4,
-                asked_p99: 2049.0,
-                applied_p50: 2001.1,
-                applied_p99: 2051.7,
-            }),
-            faults: vec!["latency: { delay: 2s, jitter: 50ms }".into()],
-            at: "inventory".into(),
-            load: Some(LoadFidelity { asked_rate: 60.0, sent: 6000, shed: 0, failed: 0 }),
-        },
+        fidelity: Fidelity::default(),
         timeline: vec![
-            moment(0, "run", "baseline begins: 618 expected in treatment, as many in control"),
+            moment(0, "run", "baseline begins: 600 expected in treatment, as many in control"),
             moment(120, "operator", "started from the command line"),
             moment(20_000, "run", "inject begins: latency at inventory"),
             moment(80_000, "run", "inject ends as planned; the last delay runs out after 1.9 s"),
@@ -350,6 +318,17 @@ fn sound() -> Report {
     }
 }
 
+/// What an indicator counted while the fault was on: treatment, control.
+fn during(report: &Report, indicator: usize) -> (Counted, Counted) {
+    let arms = &report.phases[1].arms;
+    (arms[0].bad[indicator], arms[1].bad[indicator])
+}
+
+/// `3 of 372`.
+fn of(counted: Counted) -> String {
+    format!("{} of {}", counted.bad, counted.of)
+}
+
 fn succeed(treated: Counted, control: Counted) -> BoundVerdict {
     BoundVerdict {
         indicator: "orders succeed".into(),
@@ -376,40 +355,30 @@ fn moment(at_ms: u64, source: &str, text: &str) -> Moment {
     Moment { at_ms, source: source.into(), text: text.into() }
 }
 
-/// 100 seconds of traffic in which each indicator has a share of bad units (treatment, control) while the fault is on.
-fn measure(report: &mut Report, during: &[(f64, f64)], delay: f64) {
-    let mut state = 7u64;
-    // Any fixed sequence will do; this one is the generator of Steele, Lea and Flood (2014).
-    let mut draw = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
-    };
-    report.series = (0..100)
+/// Traffic in which each indicator has a share of bad units (treatment, control) while the fault is on, and what follows
+/// from it: 20 seconds of baseline, some of inject, 20 of recovery.
+fn measure(report: &mut Report, inject: usize, during: &[(f64, f64)], delay: f64) {
+    let mut units = draws(7);
+    let mut fate = draws(11);
+    let fault = 20..20 + inject;
+    report.series = (0..fault.end + 20)
         .map(|second| {
-            let inject = (20..80).contains(&second);
+            let on = fault.contains(&second);
             let arms = [0, 1, 2].map(|arm| {
-                let units = if arm == 2 { 44 + (draw() * 11.0) as u64 } else { 4 + (draw() * 5.0) as u64 };
+                let units = if arm == 2 { 44 + (units() * 11.0) as u64 } else { 4 + (units() * 5.0) as u64 };
                 let bad = during.iter().map(|(treated, control)| {
-                    let share = if inject && arm == 0 {
-                        *treated
-                    } else if inject {
-                        *control
-                    } else {
-                        0.003
-                    };
-                    (0..units).filter(|_| draw() < share).count() as f64
+                    let share = if !on { 0.003 } else { [*treated, *control, *control][arm] };
+                    (0..units).filter(|_| fate() < share).count() as f64
                 });
                 PointArm { bad: bad.collect(), units }
             });
-            Point { second, arms }
+            Point { second: second as u64, arms }
         })
         .collect();
-    let phases = [("baseline", 0, 20), ("inject", 20, 60), ("recovery", 80, 20)];
+    let phases = [("baseline", 0..20), ("inject", fault.clone()), ("recovery", fault.end..fault.end + 20)];
     report.phases = phases
-        .map(|(name, from, seconds)| {
-            let points = &report.series[from..from + seconds];
+        .map(|(name, seconds)| {
+            let points = &report.series[seconds.clone()];
             let arms = Arm::ALL.into_iter().enumerate().map(|(place, arm)| {
                 let units = points.iter().map(|point| point.arms[place].units).sum();
                 let bad = (0..during.len()).map(|indicator| Counted {
@@ -417,17 +386,63 @@ fn measure(report: &mut Report, during: &[(f64, f64)], delay: f64) {
                     of: units,
                 });
                 let late = if name == "inject" && arm == Arm::Treatment { delay } else { 0.0 };
-                let quantiles = Some([41.0, 63.0, 88.0, 142.0].map(|quiet: f64| quiet + late));
+                let drift = seconds.start as f64 / 40.0 + place as f64 * 0.4;
+                let quantiles = Some([41.0, 63.0, 88.0, 142.0].map(|quiet: f64| quiet + drift + late));
                 ArmReport { arm, units, bad: bad.collect(), quantiles }
             });
-            PhaseReport {
-                name: name.into(),
-                from_ms: from as u64 * 1000,
-                millis: seconds as u64 * 1000,
-                arms: arms.collect(),
-            }
+            let (from_ms, millis) = (seconds.start as u64 * 1000, seconds.len() as u64 * 1000);
+            PhaseReport { name: name.into(), from_ms, millis, arms: arms.collect() }
         })
         .into();
+    let all = |arm: usize| report.phases.iter().map(|phase| phase.arms[arm].units).sum();
+    let enrolled: [u64; 3] = [all(0), all(1), all(2)];
+    let faulted = report.phases[1].arms[0].units;
+    let harmed = report.phases[1].arms[0].bad.iter().map(|it| it.bad as u64).max().unwrap_or(0);
+    let traffic: u64 = report.phases[1].arms.iter().map(|arm| arm.units).sum();
+    report.impact = ImpactReport {
+        harmed,
+        treated: faulted,
+        share_of_treated: harmed as f64 / faulted as f64,
+        share_of_traffic: harmed as f64 / traffic as f64,
+        projected_per_minute: traffic as f64 / inject as f64 * 60.0 * harmed as f64 / faulted as f64,
+        projected_loss: None,
+        outage: Span::secs(1800),
+        score: None,
+        score_parts: String::new(),
+    };
+    report.fidelity = Fidelity {
+        treatment_asked: 0.1,
+        treatment_applied: enrolled[0] as f64 / enrolled.iter().sum::<u64>() as f64,
+        enrolled,
+        unkeyed: 2,
+        no_room: 0,
+        carried: [enrolled[0], enrolled[1]],
+        uncarried: 14,
+        eligible: faulted + 1,
+        faulted,
+        exposed_units: faulted,
+        spared: vec![("protected route /stock/health".into(), 1)],
+        delay: (delay > 0.0).then_some(DelayFidelity {
+            n: faulted,
+            asked_p50: delay + 0.4,
+            asked_p99: delay + 49.0,
+            applied_p50: delay + 1.1,
+            applied_p99: delay + 51.7,
+        }),
+        faults: vec![format!("latency: {{ delay: {}, jitter: 50ms }}", Span::millis(delay as u64))],
+        at: "inventory".into(),
+        load: None,
+    };
+}
+
+/// Any fixed sequence will do; this one is splitmix64 (Steele, Lea and Flood 2014).
+fn draws(mut state: u64) -> impl FnMut() -> f64 {
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((bits ^ (bits >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
 }
 
 const DOCUMENT: &str = "\
