@@ -2,9 +2,17 @@
 //!
 //! A document is read in two steps: [`draft`] is what was written, [`Experiment`] is what was meant.
 
+pub mod check;
+mod check_faults;
+mod check_indicators;
+mod check_slice;
+pub mod draft;
+pub mod glob;
 pub mod indicator;
 pub mod matcher;
+mod plausible;
 pub mod slice;
+pub mod written;
 
 use serde::{Deserialize, Serialize};
 
@@ -50,8 +58,8 @@ pub struct Experiment {
     pub traffic: Option<crate::load::Traffic>,
     /// A failure that is known and tolerated until a day.
     pub known: Option<Known>,
-    /// A search for the dose at which the hypothesis breaks; not conducted yet.
-    pub search: Option<serde_json::Value>,
+    /// A search for the dose at which the hypothesis breaks.
+    pub search: Option<Search>,
     /// The document as it was read, for the ledger and for replays.
     pub document: String,
 }
@@ -137,7 +145,7 @@ pub struct Inject {
     /// The listener whose calls meet the fault.
     pub at: String,
     /// Which of the calls.
-    pub matches: crate::experiment::matcher::Match,
+    pub matches: matcher::Match,
     /// The share of the treated calls that meet it.
     pub share: Percent,
     /// Only the first so many attempts of an operation meet it.
@@ -167,6 +175,17 @@ pub enum Length {
         /// The bound, where one is written.
         at_most: Option<Span>,
     },
+}
+
+/// A search for the dose at which the hypothesis breaks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Search {
+    /// A key of the only fault of its kind: `latency.delay`.
+    pub vary: String,
+    /// Its values, from the mildest on, each fit for the key.
+    pub through: Vec<String>,
+    /// Further steps between the last held and the first broken value.
+    pub bisect: u32,
 }
 
 /// What a failure would cost.
