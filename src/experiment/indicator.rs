@@ -1,8 +1,13 @@
 //! The hypothesis in numbers, and the conditions that halt a run.
 
+use std::fmt;
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use super::By;
+use super::slice::WordError;
+use crate::fault::grpc;
 pub use crate::measure::{Count, Until};
 use crate::units::{Increase, Percent, Rate, Span};
 
@@ -82,6 +87,59 @@ pub enum Threshold {
     BaselineP95,
 }
 
+impl Count {
+    /// What counts as an error where nothing is written: decisions.md 2.11.
+    pub const DEFAULT: [Self; 10] = [
+        Self::Class(5),
+        Self::Transport,
+        Self::Timeout,
+        Self::GaveUp,
+        Self::Grpc(2),
+        Self::Grpc(4),
+        Self::Grpc(12),
+        Self::Grpc(13),
+        Self::Grpc(14),
+        Self::Grpc(15),
+    ];
+}
+
+impl FromStr for Count {
+    type Err = WordError;
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        match text {
+            "transport" => return Ok(Self::Transport),
+            "timeout" => return Ok(Self::Timeout),
+            "gave_up" => return Ok(Self::GaveUp),
+            _ => {}
+        }
+        if let Some(name) = text.strip_prefix("grpc:") {
+            return grpc::code(name)
+                .map(Self::Grpc)
+                .ok_or_else(|| WordError(format!("there is no gRPC status `{name}`")));
+        }
+        match text.as_bytes() {
+            [class @ b'1'..=b'5', b'x', b'x'] => Ok(Self::Class(class - b'0')),
+            [b'1'..=b'5', b'0'..=b'9', b'0'..=b'9'] => {
+                Ok(Self::Status(text.parse().expect("three digits are a number")))
+            }
+            _ => Err(WordError(format!("`{text}` is nothing that can be counted as an error"))),
+        }
+    }
+}
+
+impl fmt::Display for Count {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Class(class) => write!(f, "{class}xx"),
+            Self::Status(status) => status.fmt(f),
+            Self::Transport => f.write_str("transport"),
+            Self::Timeout => f.write_str("timeout"),
+            Self::GaveUp => f.write_str("gave_up"),
+            Self::Grpc(code) => write!(f, "grpc:{}", grpc::NAMES.get(usize::from(*code)).unwrap_or(&"?")),
+        }
+    }
+}
+
 /// A condition that halts a run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Guard {
@@ -134,4 +192,25 @@ pub enum Of {
     Treatment,
     /// Everybody.
     All,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_read_what_people_write_and_write_it_back() {
+        for text in ["4xx", "5xx", "429", "transport", "timeout", "gave_up", "grpc:UNAVAILABLE"] {
+            assert_eq!(text.parse::<Count>().map(|count| count.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "6xx", "600", "42", "5XX", "grpc:", "grpc:SLEEPY", "grpc:unavailable", "Timeout"] {
+            assert!(text.parse::<Count>().is_err(), "{text}");
+        }
+        let words = Count::DEFAULT.map(|count| count.to_string()).join(" ");
+        assert_eq!(
+            words,
+            "5xx transport timeout gave_up grpc:UNKNOWN grpc:DEADLINE_EXCEEDED grpc:UNIMPLEMENTED grpc:INTERNAL \
+             grpc:UNAVAILABLE grpc:DATA_LOSS"
+        );
+    }
 }

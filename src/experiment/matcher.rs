@@ -1,21 +1,228 @@
 //! Which requests are meant.
+//!
+//! Every request at a listener with a run comes through here, so that the cheap conditions stand first and nothing is
+//! allocated unless a condition needs decoded text.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use http::Request;
+use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, PROXY_AUTHORIZATION};
+use http::{HeaderMap, Method, Request};
+use ipnet::IpNet;
+use regex::Regex;
 
-/// Conditions on a request, compiled: keys are AND, lists are OR.
+use super::glob::{Glob, PathGlob};
+
+/// Conditions on a request, compiled: keys are AND, lists are OR. The default means every request.
 #[derive(Clone, Debug, Default)]
-pub struct Match {}
+pub struct Match(Option<Arc<Conditions>>);
+
+/// The conditions of one `match`; those that are empty allow everything.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conditions {
+    pub(super) methods: Vec<Method>,
+    pub(super) paths: Vec<PathGlob>,
+    pub(super) path_regex: Option<Regex>,
+    pub(super) hosts: Vec<Glob>,
+    pub(super) headers: Vec<(HeaderName, Vec<Glob>)>,
+    pub(super) query: Vec<(String, Vec<Glob>)>,
+    pub(super) cookies: Vec<(String, Vec<Glob>)>,
+    pub(super) callers: Vec<IpNet>,
+    pub(super) baggage: Vec<(String, Vec<Glob>)>,
+    /// As people write it, and as the path that it stands for.
+    pub(super) grpc: Vec<(String, PathGlob)>,
+    pub(super) not: Vec<Self>,
+    pub(super) any: Vec<Self>,
+}
 
 impl Match {
+    /// Every request.
+    pub fn any() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn new(conditions: Conditions) -> Self {
+        Self((!conditions.is_empty()).then(|| Arc::new(conditions)))
+    }
+
     /// Whether this request is meant.
-    pub fn matches<B>(&self, _request: &Request<B>, _caller: Option<IpAddr>) -> bool {
-        true
+    pub fn matches<B>(&self, request: &Request<B>, caller: Option<IpAddr>) -> bool {
+        match &self.0 {
+            None => true,
+            Some(conditions) => conditions.allow(request, caller),
+        }
     }
 
     /// The conditions in words, for reports and errors: patterns, never a request's own values.
     pub fn describe(&self) -> String {
-        String::new()
+        match &self.0 {
+            None => "every request".to_owned(),
+            Some(conditions) => conditions.describe(),
+        }
     }
+}
+
+impl Conditions {
+    fn is_empty(&self) -> bool {
+        self.methods.is_empty()
+            && self.paths.is_empty()
+            && self.path_regex.is_none()
+            && self.hosts.is_empty()
+            && self.headers.is_empty()
+            && self.query.is_empty()
+            && self.cookies.is_empty()
+            && self.callers.is_empty()
+            && self.baggage.is_empty()
+            && self.grpc.is_empty()
+            && self.not.is_empty()
+            && self.any.is_empty()
+    }
+
+    fn allow<B>(&self, request: &Request<B>, caller: Option<IpAddr>) -> bool {
+        let path = request.uri().path();
+        let headers = request.headers();
+        one_of(&self.methods, |method| method == request.method())
+            && one_of(&self.paths, |glob| glob.matches(path))
+            && one_of(&self.grpc, |(_, glob)| glob.matches(path))
+            && one_of(&self.hosts, |glob| host(request).is_some_and(|host| glob.matches_in_any_case(host)))
+            && one_of(&self.callers, |net| caller.is_some_and(|caller| net.contains(&caller.to_canonical())))
+            && self.path_regex.as_ref().is_none_or(|regex| regex.is_match(path))
+            && self.headers.iter().all(|(name, globs)| {
+                headers.get_all(name).iter().any(|value| globs.iter().any(|glob| glob.matches(value.as_bytes())))
+            })
+            && self.query.iter().all(|(name, globs)| parameter(request.uri().query(), name, globs))
+            && self.cookies.iter().all(|(name, globs)| cookie(headers, name, globs))
+            && self.baggage.iter().all(|(name, globs)| member(headers, name, globs))
+            && one_of(&self.any, |conditions| conditions.allow(request, caller))
+            && !self.not.iter().any(|conditions| conditions.allow(request, caller))
+    }
+
+    fn describe(&self) -> String {
+        let mut words = Vec::new();
+        let mut say = |what: &str, patterns: Vec<&str>| {
+            if !patterns.is_empty() {
+                words.push(format!("{what}{}", patterns.join(" or ")));
+            }
+        };
+        say("", self.methods.iter().map(Method::as_str).collect());
+        say("path ", self.paths.iter().map(PathGlob::as_str).collect());
+        say("gRPC ", self.grpc.iter().map(|(text, _)| text.as_str()).collect());
+        say("path like ", self.path_regex.iter().map(Regex::as_str).collect());
+        say("host ", globs(&self.hosts));
+        for (name, values) in &self.headers {
+            if secret(name) {
+                say("header ", vec![name.as_str()]);
+            } else {
+                say(&format!("header {name} "), globs(values));
+            }
+        }
+        for (name, values) in &self.query {
+            say(&format!("query {name} "), globs(values));
+        }
+        for (name, _) in &self.cookies {
+            say("cookie ", vec![name]);
+        }
+        let callers: Vec<_> = self.callers.iter().map(ToString::to_string).collect();
+        say("caller in ", callers.iter().map(String::as_str).collect());
+        for (name, values) in &self.baggage {
+            say(&format!("baggage {name} "), globs(values));
+        }
+        let any: Vec<_> = self.any.iter().map(|each| format!("({})", each.describe())).collect();
+        say("", any.iter().map(String::as_str).collect());
+        for each in &self.not {
+            say("not ", vec![&format!("({})", each.describe())]);
+        }
+        words.join(", ")
+    }
+}
+
+fn one_of<T>(allowed: &[T], fits: impl Fn(&T) -> bool) -> bool {
+    allowed.is_empty() || allowed.iter().any(fits)
+}
+
+fn globs(globs: &[Glob]) -> Vec<&str> {
+    globs.iter().map(Glob::as_str).collect()
+}
+
+/// What a document expects in these fields may itself be a credential.
+fn secret(name: &HeaderName) -> bool {
+    [AUTHORIZATION, PROXY_AUTHORIZATION, COOKIE].contains(name)
+}
+
+/// The host that was asked for, without its port: the authority on HTTP/2, the field on HTTP/1.
+fn host<B>(request: &Request<B>) -> Option<&[u8]> {
+    let host = match request.uri().host() {
+        Some(host) => host.as_bytes(),
+        None => request.headers().get(HOST)?.as_bytes(),
+    };
+    let end = match host.iter().rposition(|byte| *byte == b':') {
+        // The colons inside of `[::1]` belong to the address.
+        Some(colon) if !host[colon..].contains(&b']') => colon,
+        _ => host.len(),
+    };
+    Some(&host[..end])
+}
+
+fn parameter(query: Option<&str>, name: &str, globs: &[Glob]) -> bool {
+    query.unwrap_or_default().split('&').any(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        decoded(key, true) == name.as_bytes() && {
+            let value = decoded(value, true);
+            globs.iter().any(|glob| glob.matches(&value))
+        }
+    })
+}
+
+fn cookie(headers: &HeaderMap, name: &str, globs: &[Glob]) -> bool {
+    headers.get_all(COOKIE).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';')).any(|pair| {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let key = halves.next().unwrap_or_default().trim_ascii();
+        let value = halves.next().unwrap_or_default().trim_ascii();
+        key == name.as_bytes() && globs.iter().any(|glob| glob.matches(value))
+    })
+}
+
+fn member(headers: &HeaderMap, name: &str, globs: &[Glob]) -> bool {
+    let lines = headers.get_all("baggage").iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).any(|member| {
+        // Properties follow the value: `tenant=acme;since=2020`.
+        let pair = member.split(';').next().unwrap_or_default();
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        key.trim() == name && {
+            let value = decoded(value.trim(), false);
+            globs.iter().any(|glob| glob.matches(&value))
+        }
+    })
+}
+
+/// Percent-decoded; in a form, as queries are, a plus is a space.
+fn decoded(text: &str, form: bool) -> Cow<'_, [u8]> {
+    let bytes = text.as_bytes();
+    if !bytes.iter().any(|byte| *byte == b'%' || (form && *byte == b'+')) {
+        return Cow::Borrowed(bytes);
+    }
+    let mut plain = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = match bytes[at..] {
+            [b'%', high, low, ..] => hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        match escaped {
+            Some(byte) => {
+                plain.push(byte);
+                at += 3;
+            }
+            None => {
+                plain.push(if form && bytes[at] == b'+' { b' ' } else { bytes[at] });
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(plain)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).map(|value| value as u8)
 }

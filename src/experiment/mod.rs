@@ -2,10 +2,18 @@
 //!
 //! A document is read in two steps: [`draft`] is what was written, [`Experiment`] is what was meant.
 
+pub mod check;
+mod check_faults;
+mod check_indicators;
+mod check_slice;
+pub mod draft;
+pub mod glob;
 pub mod indicator;
 pub mod limits;
 pub mod matcher;
+mod plausible;
 pub mod slice;
+pub mod written;
 
 use serde::{Deserialize, Serialize};
 
@@ -52,8 +60,8 @@ pub struct Experiment {
     pub traffic: Option<crate::load::Traffic>,
     /// A failure that is known and tolerated until a day.
     pub known: Option<Known>,
-    /// A search for the dose at which the hypothesis breaks; not conducted yet.
-    pub search: Option<serde_json::Value>,
+    /// A search for the dose at which the hypothesis breaks.
+    pub search: Option<Search>,
     /// The document as it was read, for the ledger and for replays.
     pub document: String,
 }
@@ -169,6 +177,17 @@ pub enum Length {
         /// The bound, where one is written.
         at_most: Option<Span>,
     },
+}
+
+/// A search for the dose at which the hypothesis breaks.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Search {
+    /// A key of the only fault of its kind: `latency.delay`.
+    pub vary: String,
+    /// Its values, from the mildest on, each fit for the key.
+    pub through: Vec<String>,
+    /// Further steps between the last held and the first broken value.
+    pub bisect: u32,
 }
 
 /// What a failure would cost.

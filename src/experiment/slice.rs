@@ -1,5 +1,10 @@
 //! Who takes part: the same key falls into the same arm, on every worker and every proxy.
 
+use std::fmt;
+use std::str::FromStr;
+
+use http::HeaderName;
+
 use super::matcher::Match;
 pub use crate::measure::Arm;
 use crate::units::{Percent, Span};
@@ -40,7 +45,7 @@ pub enum By {
     /// The caller's address.
     ClientIp,
     /// A header, by its lower-case name.
-    Header(http::HeaderName),
+    Header(HeaderName),
     /// A cookie.
     Cookie(String),
 }
@@ -57,6 +62,47 @@ impl By {
     }
 }
 
+/// Why a word is not one of those that a key takes.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct WordError(pub String);
+
+impl FromStr for By {
+    type Err = WordError;
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        Ok(match text.split_once(':') {
+            None if text == "trace" => Self::Trace,
+            None if text == "request" => Self::Request,
+            None if text == "client-ip" => Self::ClientIp,
+            Some(("header", name)) => Self::Header(header_name(name)?),
+            Some(("cookie", name)) if http::Method::from_bytes(name.as_bytes()).is_ok() => {
+                // Methods and the names of cookies are both tokens.
+                Self::Cookie(name.to_owned())
+            }
+            Some(("cookie", name)) => return Err(WordError(format!("`{name}` cannot be the name of a cookie"))),
+            _ => return Err(WordError(format!("`{text}` is nothing to draw by"))),
+        })
+    }
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trace => f.write_str("trace"),
+            Self::Request => f.write_str("request"),
+            Self::ClientIp => f.write_str("client-ip"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::Cookie(name) => write!(f, "cookie:{name}"),
+        }
+    }
+}
+
+/// A header field's name, in small letters.
+pub(super) fn header_name(text: &str) -> Result<HeaderName, WordError> {
+    HeaderName::from_bytes(text.as_bytes())
+        .map_err(|_| WordError(format!("`{text}` cannot be the name of a header field")))
+}
+
 /// How the arm reaches the fault.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Carry {
@@ -69,9 +115,39 @@ pub enum Carry {
     /// The trace id of `b3`.
     B3,
     /// A header that the application passes on.
-    Header(http::HeaderName),
+    Header(HeaderName),
     /// Nothing: phases are compared instead of arms.
     None,
+}
+
+impl FromStr for Carry {
+    type Err = WordError;
+    fn from_str(text: &str) -> Result<Self, WordError> {
+        Ok(match text {
+            "auto" => Self::Auto,
+            "baggage" => Self::Baggage,
+            "traceparent" => Self::Traceparent,
+            "b3" => Self::B3,
+            "none" => Self::None,
+            _ => match text.strip_prefix("header:") {
+                Some(name) => Self::Header(header_name(name)?),
+                None => return Err(WordError(format!("`{text}` is no way to carry the arm"))),
+            },
+        })
+    }
+}
+
+impl fmt::Display for Carry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Baggage => f.write_str("baggage"),
+            Self::Traceparent => f.write_str("traceparent"),
+            Self::B3 => f.write_str("b3"),
+            Self::Header(name) => write!(f, "header:{name}"),
+            Self::None => f.write_str("none"),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -95,5 +171,18 @@ mod tests {
         }
         // Three standard errors of a binomial with n = 40,000 are 131 at 5 % and 180 at 10 %.
         assert!(small.abs_diff(2000) < 131 && control.abs_diff(2000) < 131 && large.abs_diff(4000) < 180);
+    }
+
+    #[test]
+    fn keys_and_carriers_read_what_people_write_and_write_it_back() {
+        for text in ["trace", "request", "client-ip", "header:x-user-id", "cookie:session"] {
+            assert_eq!(text.parse::<By>().map(|by| by.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["auto", "baggage", "traceparent", "b3", "header:x-request-id", "none"] {
+            assert_eq!(text.parse::<Carry>().map(|carry| carry.to_string()), Ok(text.to_owned()));
+        }
+        for text in ["", "header", "header:", "header:a b", "cookie:", "cookie:a=b", "user", "Trace"] {
+            assert!(text.parse::<By>().is_err() && text.parse::<Carry>().is_err(), "{text}");
+        }
     }
 }

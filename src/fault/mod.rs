@@ -1,28 +1,34 @@
 //! What we break. One fault is one file: its YAML, its layer, its tests.
 
+pub mod body;
 pub mod drop;
+pub mod duplicate;
 pub mod error;
+pub mod grpc;
+pub mod headers;
 pub mod hold;
 pub mod latency;
+pub mod overload;
+mod stack;
+pub mod throttle;
+pub mod tls;
 
-use std::cell::Cell;
-use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::fmt::Write;
 
-use http::{Request, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio_util::sync::CancellationToken;
-use tower::{Layer, Service, ServiceExt};
 
+pub use self::body::Body;
 pub use self::drop::Drop;
+pub use self::duplicate::Duplicate;
 pub use self::error::ErrorAnswer;
+pub use self::headers::Headers;
 pub use self::hold::{Arrived, Testimony, Witness};
 pub use self::latency::Latency;
-use crate::service::{Body, Error};
+pub use self::overload::Overload;
+pub use self::stack::{Draw, Injected, Once, stack};
+pub use self::throttle::Throttle;
+pub use self::tls::Tls;
 
 /// The closed list of faults, as documents write them: `- latency: { delay: 250ms }`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -34,6 +40,155 @@ pub enum Fault {
     Error(ErrorAnswer),
     /// Ends the exchange without an answer.
     Drop(Drop),
+    /// Damages the body on its way.
+    Body(Body),
+    /// Sets and removes header fields.
+    Headers(Headers),
+    /// Lets a body through no faster than a rate.
+    Throttle(Throttle),
+    /// Sends the request to the upstream twice.
+    Duplicate(Duplicate),
+    /// Turns away more than a rate or a number in flight.
+    Overload(Overload),
+    /// Fails the TLS handshake of new connections.
+    Tls(Tls),
+}
+
+impl Fault {
+    /// The words for all kinds of faults, as documents write them.
+    pub const KINDS: [&str; 9] =
+        ["latency", "error", "drop", "body", "headers", "throttle", "duplicate", "overload", "tls"];
+
+    /// The word for this kind of fault: the key in the document, part of the failure's fingerprint.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Latency(_) => "latency",
+            Self::Error(_) => "error",
+            Self::Drop(_) => "drop",
+            Self::Body(_) => "body",
+            Self::Headers(_) => "headers",
+            Self::Throttle(_) => "throttle",
+            Self::Duplicate(_) => "duplicate",
+            Self::Overload(_) => "overload",
+            Self::Tls(_) => "tls",
+        }
+    }
+
+    /// Whether it meets a whole connection, and with it everybody else's requests on it.
+    pub fn meets_connections(&self) -> bool {
+        match self {
+            Self::Tls(_) => true,
+            Self::Drop(drop) => matches!(drop.how, drop::How::Goaway | drop::How::Refuse),
+            _ => false,
+        }
+    }
+
+    /// What it does, in a few words: `latency of 1s ± 50ms`, `answers 503`, `connection reset`.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Latency(latency) => describe_latency(latency),
+            Self::Error(error) => match (error.status, &error.grpc) {
+                (_, Some(grpc)) => format!("answers gRPC {grpc}"),
+                (Some(status), None) => format!("answers {status}"),
+                (None, None) => "answers with an error".to_owned(),
+            },
+            Self::Drop(drop) => describe_drop(drop),
+            Self::Body(body) => describe_body(body),
+            Self::Headers(headers) => describe_headers(headers),
+            Self::Throttle(throttle) => format!("{} at {}", way(throttle.direction()), throttle.rate),
+            Self::Duplicate(_) => "requests sent twice".to_owned(),
+            Self::Overload(overload) => {
+                let rate = overload.rate.map(|rate| rate.to_string());
+                let in_flight = overload.in_flight.map(|count| format!("{count} in flight"));
+                let most = rate.into_iter().chain(in_flight).collect::<Vec<_>>().join(" or ");
+                format!("answers {} above {most}", overload.status())
+            }
+            Self::Tls(tls) => match tls.how {
+                tls::TlsHow::Expired => "expired certificate",
+                tls::TlsHow::WrongHost => "certificate of another host",
+                tls::TlsHow::SelfSigned => "self-signed certificate",
+                tls::TlsHow::Stall => "stalled TLS handshake",
+            }
+            .to_owned(),
+        }
+    }
+}
+
+fn describe_latency(latency: &Latency) -> String {
+    let mut words = String::from("latency");
+    let written = match latency {
+        Latency { delay: Some(delay), jitter: Some(jitter), .. } => write!(words, " of {delay} ± {jitter}"),
+        Latency { delay: Some(delay), .. } => write!(words, " of {delay}"),
+        Latency { p50: Some(p50), p99: Some(p99), .. } => write!(words, " with median {p50} and p99 {p99}"),
+        Latency { mean: Some(mean), stddev: Some(stddev), .. } => write!(words, " around {mean} (normal, ± {stddev})"),
+        Latency { min: Some(min), max: Some(max), .. } => write!(words, " between {min} and {max}"),
+        Latency { histogram: Some(_), .. } => write!(words, " as measured"),
+        _ => Ok(()),
+    };
+    written.expect("a string takes whatever is written");
+    if latency.per.is_some() {
+        words.push_str(" before each chunk");
+    }
+    if latency.direction == Some(Direction::Response) {
+        words.push_str(" on the answer");
+    }
+    words
+}
+
+fn describe_drop(fault: &Drop) -> String {
+    use self::drop::{At, How};
+
+    let mut words = match fault.how {
+        How::Reset => "connection reset",
+        How::Close => "connection closed without an answer",
+        How::Goaway => "connection sent away (GOAWAY)",
+        How::Hang => "no answer",
+        How::Refuse => "connection refused",
+    }
+    .to_owned();
+    if let Some(hold) = fault.hold {
+        words += &format!(" for {hold}");
+    }
+    match fault.at {
+        None | Some(At::Request) => {}
+        Some(At::Headers) => words += " after the head",
+        Some(At::Bytes(size)) => words += &format!(" after {size}"),
+        Some(At::Chunks(count)) => words += &format!(" after {count} chunks"),
+        Some(At::Events(count)) => words += &format!(" after {count} events"),
+        Some(At::Messages(count)) => words += &format!(" after {count} messages"),
+    }
+    words
+}
+
+fn describe_body(body: &Body) -> String {
+    let whose = way(body.direction());
+    match body {
+        Body { cut_after: Some(size), .. } => format!("{whose} cut off after {size}"),
+        Body { stall_after: Some(size), hold: Some(hold), .. } => format!("{whose} stalled after {size} for {hold}"),
+        Body { stall_after: Some(size), .. } => format!("{whose} stalled after {size}"),
+        Body { corrupt: Some(share), .. } => format!("{share} of the bytes of the {whose} changed"),
+        Body { replace: Some(_), .. } => format!("{whose} replaced"),
+        Body { drip: Some(gap), .. } => format!("{whose} dripping, a byte every {gap}"),
+        _ => format!("{whose} damaged"),
+    }
+}
+
+fn describe_headers(headers: &Headers) -> String {
+    let set = headers.set.keys().map(|name| format!("{name} set"));
+    let removed = headers.remove.iter().map(|name| format!("{name} removed"));
+    let what = set.chain(removed).collect::<Vec<_>>().join(", ");
+    let whose = match headers.direction() {
+        Direction::Request => "request",
+        Direction::Response => "response",
+    };
+    format!("{whose} header {what}")
+}
+
+fn way(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Request => "request body",
+        Direction::Response => "response body",
+    }
 }
 
 /// Which way a fault looks.
@@ -47,87 +202,37 @@ pub enum Direction {
     Response,
 }
 
-/// What a call draws its chances from: the same call of the same run draws the same.
-#[derive(Clone, Copy, Debug)]
-pub struct Draw(pub u64);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Draw {
-    /// Uniform in [0, 1), another one for every salt.
-    pub fn uniform(self, salt: u64) -> f64 {
-        // splitmix64 (Steele, Lea and Flood 2014): one round spreads neighbouring inputs over all bits.
-        let mut z = self.0.wrapping_add(salt.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        crate::chance::unit(z ^ (z >> 31))
-    }
-}
-
-/// Marks an answer that a fault made, with the fault's kind, so that nobody blames the upstream.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Injected(pub &'static str);
-
-impl Fault {
-    /// Why this fault cannot be injected by this version, where it cannot.
-    pub fn not_yet(&self) -> Option<String> {
-        match self {
-            Self::Latency(latency) => latency.not_yet(),
-            Self::Error(error) => error.not_yet(),
-            Self::Drop(drop) => drop.not_yet(),
+    #[test]
+    fn a_fault_is_written_under_its_kind_and_says_what_it_does_in_a_few_words() {
+        for (json, kind, words) in [
+            (r#"{"latency":{"delay":"1s","jitter":"50ms"}}"#, "latency", "latency of 1s ± 50ms"),
+            (r#"{"latency":{"p50":"300ms","p99":"2s"}}"#, "latency", "latency with median 300ms and p99 2s"),
+            (r#"{"latency":{"delay":"1ms","per":"chunk"}}"#, "latency", "latency of 1ms before each chunk"),
+            (r#"{"error":{"status":503}}"#, "error", "answers 503"),
+            (r#"{"error":{"grpc":"UNAVAILABLE"}}"#, "error", "answers gRPC UNAVAILABLE"),
+            (r#"{"drop":{"how":"reset"}}"#, "drop", "connection reset"),
+            (r#"{"drop":{"how":"reset","at":{"bytes":"4KiB"}}}"#, "drop", "connection reset after 4KiB"),
+            (
+                r#"{"drop":{"how":"close","at":"headers"}}"#,
+                "drop",
+                "connection closed without an answer after the head",
+            ),
+            (r#"{"drop":{"how":"hang","for":"20s"}}"#, "drop", "no answer for 20s"),
+            (r#"{"body":{"cut_after":"10KiB"}}"#, "body", "response body cut off after 10KiB"),
+            (r#"{"body":{"corrupt":"1%"}}"#, "body", "1% of the bytes of the response body changed"),
+            (r#"{"headers":{"remove":["etag"],"direction":"response"}}"#, "headers", "response header etag removed"),
+            (r#"{"throttle":{"rate":"32KiB/s"}}"#, "throttle", "response body at 32KiB/s"),
+            (r#"{"duplicate":{}}"#, "duplicate", "requests sent twice"),
+            (r#"{"overload":{"rate":"50/s","in_flight":20}}"#, "overload", "answers 503 above 50/s or 20 in flight"),
+            (r#"{"tls":{"how":"wrong_host"}}"#, "tls", "certificate of another host"),
+        ] {
+            let fault: Fault = serde_json::from_str(json).expect(json);
+            assert_eq!((fault.kind(), fault.describe().as_str()), (kind, words), "{json}");
+            assert!(Fault::KINDS.contains(&fault.kind()));
         }
-    }
-
-    /// Puts this fault around an upstream, for one call; `salt` tells it from the others around the same call.
-    fn wrap(&self, inner: Once, salt: u64, stop: &CancellationToken) -> Once {
-        match self {
-            Self::Latency(latency) => Once::new(latency.layer(salt).until(stop.clone()).layer(inner)),
-            Self::Error(error) => Once::new(error.layer().layer(inner)),
-            Self::Drop(drop) => Once::new(drop.layer().until(stop.clone()).layer(inner)),
-        }
-    }
-}
-
-/// Puts faults around an upstream for one call; the first written is the outermost. `stop` lets go whoever is held.
-pub fn stack(faults: &[Fault], upstream: Once, stop: &CancellationToken) -> Once {
-    faults.iter().enumerate().rev().fold(upstream, |inner, (salt, fault)| fault.wrap(inner, salt as u64, stop))
-}
-
-type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
-type Call = dyn FnOnce(Request<Body>) -> LocalFuture<Result<Response<Body>, Error>>;
-
-/// A service in a box that is called once, by whichever clone is first. Only treated calls pay for it.
-#[derive(Clone)]
-pub struct Once(Rc<Cell<Option<Box<Call>>>>);
-
-impl Once {
-    /// Puts a service into a box.
-    pub fn new<S>(service: S) -> Self
-    where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Error> + 'static,
-    {
-        let call: Box<Call> = Box::new(|request| Box::pin(service.oneshot(request)));
-        Self(Rc::new(Cell::new(Some(call))))
-    }
-}
-
-impl Service<Request<Body>> for Once {
-    type Response = Response<Body>;
-    type Error = Error;
-    type Future = LocalFuture<Result<Response<Body>, Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match self.0.take() {
-            Some(call) => call(request),
-            None => Box::pin(std::future::ready(Err(Error::Refused("a call was made twice")))),
-        }
-    }
-}
-
-impl fmt::Debug for Once {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Once(..)")
     }
 }

@@ -5,7 +5,7 @@
 use super::*;
 
 /// One of each.
-pub fn all() -> Vec<(&'static str, Report)> {
+pub(super) fn all() -> Vec<(&'static str, Report)> {
     vec![
         ("broken", broken()),
         ("held", held()),
@@ -16,7 +16,7 @@ pub fn all() -> Vec<(&'static str, Report)> {
 }
 
 /// Checkout has no timeout: two seconds of a slow inventory reach the customer.
-pub fn broken() -> Report {
+pub(super) fn broken() -> Report {
     let mut report = sound();
     measure(&mut report, 60, &[(0.0, 0.003), (0.984, 0.004)], 2000.0);
     let (treated, control) = during(&report, 1);
@@ -120,7 +120,7 @@ pub fn broken() -> Report {
 }
 
 /// The same experiment after the repair: the fallback works.
-pub fn held() -> Report {
+pub(super) fn held() -> Report {
     let mut report = sound();
     measure(&mut report, 60, &[(0.003, 0.003)], 0.0);
     let (treated, control) = during(&report, 0);
@@ -159,7 +159,7 @@ pub fn held() -> Report {
 }
 
 /// Too little traffic to tell; it says how much more is needed.
-pub fn inconclusive() -> Report {
+pub(super) fn inconclusive() -> Report {
     let mut report = sound();
     measure(&mut report, 60, &[(0.005, 0.003)], 1000.0);
     let (treated, control) = during(&report, 0);
@@ -184,7 +184,7 @@ pub fn inconclusive() -> Report {
 }
 
 /// The application does not pass the context on, so that nothing met the fault.
-pub fn invalid() -> Report {
+pub(super) fn invalid() -> Report {
     let mut report = sound();
     measure(&mut report, 60, &[(0.002, 0.003)], 0.0);
     let (treated, control) = during(&report, 0);
@@ -216,7 +216,7 @@ pub fn invalid() -> Report {
 }
 
 /// A guard ended it: others than the treatment came to harm.
-pub fn halted() -> Report {
+pub(super) fn halted() -> Report {
     let mut report = sound();
     measure(&mut report, 12, &[(0.26, 0.23)], 1000.0);
     let (treated, control) = during(&report, 0);

@@ -1,0 +1,334 @@
+//! From what was written to what was meant: every mistake is named, with the way out.
+//!
+//! Each part reads on after a mistake with something harmless in its place, so that one look finds them all.
+
+use jiff::civil::Date;
+
+use super::draft::{AtMost, Draft, InjectDraft, KnownDraft, PhasesDraft};
+use super::written::TextOr;
+use super::{Ending, Experiment, Hypothesis, Impact, Inject, Known, Length, Phases, Search};
+use super::{check_faults, check_indicators, check_slice, plausible};
+use crate::clock;
+use crate::document::{self, Problems};
+use crate::load::Traffic;
+use crate::units::{Percent, Span};
+
+impl Experiment {
+    /// Reads an experiment. With it come the warnings; without it, everything that is wrong.
+    pub fn parse(
+        name: &str,
+        text: &str,
+        variables: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Problems), Problems> {
+        let reading = document::read::<Draft>(name, text, variables);
+        let mut problems = reading.problems;
+        let experiment = reading.value.map(|draft| {
+            plausible::check(&draft, &document::read::<serde_json::Value>(name, text, variables).value, &mut problems);
+            experiment(draft, text, &mut problems)
+        });
+        match experiment {
+            Some(experiment) if !problems.has_errors() => Ok((experiment, problems)),
+            _ => Err(problems),
+        }
+    }
+}
+
+/// The way out.
+pub(super) fn help(text: impl Into<String>) -> Option<String> {
+    Some(text.into())
+}
+
+/// `a`, `b` or `c`, each in quotes of code.
+pub(super) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+    let quoted: Vec<_> = words.into_iter().map(|word| format!("`{word}`")).collect();
+    match quoted.as_slice() {
+        [] => String::new(),
+        [one] => one.clone(),
+        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+    }
+}
+
+/// The nearest of some words, as a suggestion, or all of them.
+pub(super) fn meant(word: &str, known: &[&str]) -> Option<String> {
+    Some(match document::nearest(word, known.iter().copied()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("write {}", words(known.iter().copied())),
+    })
+}
+
+/// Names become parts of metrics, file names and headers: `[a-z0-9][a-z0-9-]{0,62}`.
+pub fn check_name(problems: &mut Problems, pointer: &str, what: &str, name: &str) {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    if !name.is_empty() && name.len() <= 63 && name.chars().all(fits) && !name.starts_with('-') {
+        return;
+    }
+    let mut better: String = name.to_lowercase().chars().map(|c| if fits(c) { c } else { '-' }).collect();
+    while better.contains("--") {
+        better = better.replace("--", "-");
+    }
+    let better: String = better.trim_matches('-').chars().take(63).collect();
+    problems.error(
+        pointer,
+        format!("the name of {what} is made of small letters, digits and hyphens, at most 63, not `{name}`"),
+        (!better.is_empty()).then(|| format!("for instance `{better}`")),
+    );
+}
+
+fn experiment(draft: Draft, text: &str, problems: &mut Problems) -> Experiment {
+    check_name(problems, "/experiment", "an experiment", &draft.experiment);
+    let hypothesis = hypothesis(draft.hypothesis, problems);
+    let own = draft.traffic.as_ref().is_some_and(|traffic| traffic.only_own);
+    let slice = check_slice::slice(&draft.slice, own, problems);
+    let inject = inject(draft.inject, &slice.at, problems);
+    let steady_state = check_indicators::indicators(draft.steady_state, &slice, &inject, problems);
+    let guards = check_indicators::guards(draft.halt_when, problems);
+    plausible::together(&slice, &inject, &steady_state, draft.traffic.as_ref(), problems);
+    if let Some(traffic) = &draft.traffic {
+        check_traffic(traffic, problems);
+    }
+    let confidence = draft.confidence.unwrap_or_else(|| percent(0.95));
+    if !(0.5..=0.999).contains(&confidence.ratio()) {
+        problems.error(
+            "/confidence",
+            format!("a verdict is between `50%` and `99.9%` sure, not `{confidence}`"),
+            help("`95%` is usual; more of it needs more traffic"),
+        );
+    }
+    let search = draft.search.map(|search| {
+        check_faults::search(&search, &inject.faults, problems);
+        Search {
+            vary: search.vary,
+            through: search.through.into_iter().map(|value| value.0).collect(),
+            bisect: search.bisect,
+        }
+    });
+    Experiment {
+        title: draft.title.unwrap_or_else(|| draft.experiment.clone()),
+        name: draft.experiment,
+        owner: draft.owner,
+        tags: draft.tags,
+        hypothesis,
+        slice,
+        inject,
+        steady_state,
+        guards,
+        phases: phases(&draft.phases, problems),
+        observe: draft.observe.unwrap_or_default(),
+        confidence,
+        seed: draft.seed,
+        fail_on: draft.fail_on,
+        impact: impact(draft.impact, problems),
+        traffic: draft.traffic,
+        known: draft.known.map(|known| self::known(known, problems)),
+        search,
+        document: text.to_owned(),
+    }
+}
+
+/// A share that is written in this program.
+pub(super) fn percent(ratio: f64) -> Percent {
+    Percent::from_ratio(ratio).expect("a share between 0 and 1")
+}
+
+fn hypothesis(written: TextOr<super::draft::Steps>, problems: &mut Problems) -> Hypothesis {
+    let mut not_empty = |pointer: &str, text: &str| {
+        if text.trim().is_empty() {
+            problems.error(
+                pointer,
+                "nothing is said here",
+                help("a run can only show what somebody believed before it"),
+            );
+        }
+    };
+    match written {
+        TextOr::Text(sentence) => {
+            not_empty("/hypothesis", &sentence);
+            Hypothesis::Sentence(sentence)
+        }
+        TextOr::More(steps) => {
+            not_empty("/hypothesis/given", &steps.given);
+            not_empty("/hypothesis/when", &steps.when);
+            not_empty("/hypothesis/then", &steps.then);
+            if let Some(prediction) = &steps.predict
+                && !matches!(prediction.outcome, Ending::Held | Ending::Broken)
+            {
+                problems.error(
+                    "/hypothesis/predict/outcome",
+                    format!("`{}` says nothing about the hypothesis", prediction.outcome.word()),
+                    help("predict `held` or `broken`"),
+                );
+            }
+            Hypothesis::Steps { given: steps.given, when: steps.when, then: steps.then, predict: steps.predict }
+        }
+    }
+}
+
+fn inject(draft: InjectDraft, slice_at: &str, problems: &mut Problems) -> Inject {
+    let share = draft.share.unwrap_or_else(|| percent(1.0));
+    if share.ratio() == 0.0 {
+        problems.error(
+            "/inject/share",
+            "no treated call would meet the fault: its share is `0%`",
+            help("leave `share` out for all of them; `pratfall rehearse` runs everything but the fault"),
+        );
+    }
+    if draft.faults.is_empty() {
+        problems.error(
+            "/inject/faults",
+            "there is no fault to inject",
+            help("add one, as in `- latency: { delay: 250ms }`"),
+        );
+    }
+    if draft.faults.len() > 1 {
+        let count = if draft.faults.len() == 2 { "two".to_owned() } else { draft.faults.len().to_string() };
+        problems.warn(
+            "/inject/faults",
+            format!("{count} faults at once: when the hypothesis breaks, the report cannot say which of them did it"),
+            help("write one experiment for each, unless it is their meeting that you believe something about"),
+        );
+    }
+    for (index, fault) in draft.faults.iter().enumerate() {
+        check_faults::fault(fault, &format!("/inject/faults/{index}/{}", fault.kind()), problems);
+    }
+    Inject {
+        at: draft.at.unwrap_or_else(|| slice_at.to_owned()),
+        matches: check_slice::matcher(&draft.matches, "/inject/match", problems),
+        share,
+        attempts: draft.attempts,
+        faults: draft.faults,
+    }
+}
+
+fn phases(draft: &PhasesDraft, problems: &mut Problems) -> Phases {
+    let mut length = |name: &str, written: &Option<TextOr<AtMost>>| {
+        let pointer = format!("/phases/{name}");
+        let length = match written {
+            None => return Length::Auto { at_most: None },
+            Some(TextOr::More(AtMost { at_most })) => Length::Auto { at_most: Some(*at_most) },
+            Some(TextOr::Text(word)) if word == "auto" => Length::Auto { at_most: None },
+            Some(TextOr::Text(text)) => match text.parse() {
+                Ok(span) => Length::Fixed(span),
+                Err(_) => {
+                    problems.error(
+                        &pointer,
+                        format!("`{text}` is not how long a phase is"),
+                        help("write `60s`, `auto`, or `{ at_most: 10m }` for as long as the plan needs up to a bound"),
+                    );
+                    return Length::Auto { at_most: None };
+                }
+            },
+        };
+        let (Length::Fixed(span) | Length::Auto { at_most: Some(span) }) = length else { return length };
+        if name == "inject" && span < Span::secs(1) {
+            problems.error(
+                &pointer,
+                format!("the inject phase is at least `1s` long, not `{span}`"),
+                help("leave it out, or write `auto`: `pratfall check` then says how long the plan needs"),
+            );
+        } else if span == Span::default() && name == "baseline" {
+            problems.warn(
+                &pointer,
+                "without a baseline nobody knows whether the system was well before the fault",
+                help("leave it out, or write `auto`: 20 s or 200 requests, the longer"),
+            );
+        } else if span == Span::default() {
+            problems.warn(
+                &pointer,
+                "without a recovery phase the run cannot say whether the system gets well again",
+                help("leave it out for 20 s"),
+            );
+        }
+        length
+    };
+    Phases {
+        baseline: length("baseline", &draft.baseline),
+        inject: length("inject", &draft.inject),
+        recovery: length("recovery", &draft.recovery),
+    }
+}
+
+fn impact(written: Option<Impact>, problems: &mut Problems) -> Impact {
+    let impact = written.unwrap_or_default();
+    if impact.value_per_request.is_some_and(|value| value < 0.0) {
+        problems.error("/impact/value_per_request", "a request is worth nothing or more", None);
+    }
+    if impact.outage == Span::default() {
+        problems.error("/impact/outage", "an outage takes some time", help("leave it out for `30m`"));
+    }
+    impact
+}
+
+fn known(draft: KnownDraft, problems: &mut Problems) -> Known {
+    if !draft.failure.starts_with("F-") || draft.failure.contains(char::is_whitespace) {
+        problems.error(
+            "/known/failure",
+            format!("`{}` is not the id of a failure", draft.failure),
+            help("ids look like `F-7k2m`; `pratfall log` shows them"),
+        );
+    }
+    let today = clock::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+    let until = draft.until.parse::<Date>().unwrap_or_else(|_| {
+        problems.error("/known/until", format!("`{}` is not a day", draft.until), help("write it as in `2027-01-31`"));
+        today
+    });
+    if until < today {
+        problems.warn(
+            "/known/until",
+            format!("{} was tolerated until {until}, which is over: broken fails the command again", draft.failure),
+            help("remove `known`, or agree on another day with whoever is mending it"),
+        );
+    }
+    Known { failure: draft.failure, until }
+}
+
+fn check_traffic(traffic: &Traffic, problems: &mut Problems) {
+    let requests = traffic.rate.is_some() || !traffic.requests.is_empty();
+    match &traffic.command {
+        Some(_) if requests => problems.error(
+            "/traffic/command",
+            "traffic comes from a command or from `requests` at a `rate`, not from both",
+            help("keep one of them"),
+        ),
+        Some(command) if command.first().is_none_or(String::is_empty) => problems.error(
+            "/traffic/command",
+            "there is no program to run",
+            help("write the program and its arguments, as in `[npm, run, load]`"),
+        ),
+        Some(_) => {}
+        None if traffic.rate.is_none() => problems.error(
+            "/traffic",
+            "how much traffic is not written",
+            help("add `rate: 100/s` and `requests`, or a `command` that makes the traffic"),
+        ),
+        None if traffic.requests.is_empty() => problems.error(
+            "/traffic",
+            "there are no `requests` to send",
+            help("add some, as in `requests: [{ path: /checkout/7 }]`"),
+        ),
+        None => {}
+    }
+    if traffic.command.is_none() && !traffic.env.is_empty() {
+        problems.error("/traffic/env", "`env` is for a `command`, and there is none", help("remove it"));
+    }
+    for (index, template) in traffic.requests.iter().enumerate() {
+        let pointer = format!("/traffic/requests/{index}");
+        if !template.path.starts_with('/') {
+            problems.error(
+                &format!("{pointer}/path"),
+                format!("a path begins with `/`, not as `{}` does", template.path),
+                help("the host is the slice's listener; write only the path and the query"),
+            );
+        }
+        if http::Method::from_bytes(template.method.as_bytes()).is_err() {
+            problems.error(&format!("{pointer}/method"), format!("`{}` is no method", template.method), None);
+        }
+        if template.weight == 0 {
+            problems.error(
+                &format!("{pointer}/weight"),
+                "a weight of 0 is never sent",
+                help("write 1 or more, or remove the request"),
+            );
+        }
+        check_faults::fields(&template.headers, &format!("{pointer}/headers"), problems);
+    }
+}

@@ -1,0 +1,48 @@
+//! Damages the body on its way: cuts it off, stalls it, drips it, corrupts it or replaces it.
+//!
+//! ```yaml
+//! - body: { cut_after: 10KiB }
+//! ```
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Direction;
+use crate::units::{ByteSize, Percent, Span};
+
+/// What happens to the body: exactly one of `cut_after`, `stall_after`, `corrupt`, `replace` or `drip` is written.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Body {
+    /// Breaks the message off after so many bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut_after: Option<ByteSize>,
+    /// Sends nothing more after so many bytes, and keeps the connection.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_after: Option<ByteSize>,
+    /// How long a stall lasts; until the caller leaves or the fault ends where nothing is written.
+    #[serde(rename = "for", skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Span>,
+    /// The share of bytes that are changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub corrupt: Option<Percent>,
+    /// Another body in its place.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replace: Option<String>,
+    /// Whether the length that is announced is that of the replacement; it is where nothing is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub honest_length: Option<bool>,
+    /// Sends one byte each time this has passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drip: Option<Span>,
+    /// The body of the request, or of the response; the response's where nothing is written.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+}
+
+impl Body {
+    /// Whose body it is.
+    pub fn direction(&self) -> Direction {
+        self.direction.unwrap_or(Direction::Response)
+    }
+}

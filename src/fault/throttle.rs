@@ -1,0 +1,29 @@
+//! Lets a body through no faster than a rate.
+//!
+//! ```yaml
+//! - throttle: { rate: 32KiB/s }
+//! ```
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Direction;
+use crate::units::Throughput;
+
+/// How fast, and which way.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Throttle {
+    /// The data per second of one exchange.
+    pub rate: Throughput,
+    /// The body of the request, or of the response; the response's where nothing is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direction: Option<Direction>,
+}
+
+impl Throttle {
+    /// Whose body it is.
+    pub fn direction(&self) -> Direction {
+        self.direction.unwrap_or(Direction::Response)
+    }
+}

@@ -1,0 +1,30 @@
+//! Fails the TLS handshake of new connections.
+//!
+//! ```yaml
+//! - tls: { how: expired }
+//! ```
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How the handshake fails.
+#[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The manner of it.
+    pub how: TlsHow,
+}
+
+/// The manner in which a handshake fails.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TlsHow {
+    /// A certificate that has expired.
+    Expired,
+    /// A certificate of another host.
+    WrongHost,
+    /// A certificate that nobody vouches for.
+    SelfSigned,
+    /// No answer to the greeting.
+    Stall,
+}
