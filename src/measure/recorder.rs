@@ -33,6 +33,21 @@ pub struct Batch {
     pub notes: [u64; Note::ALL.len()],
 }
 
+impl Batch {
+    /// Nothing, seen by a worker until an instant.
+    pub fn empty(worker: usize, until: Instant) -> Self {
+        Self {
+            worker,
+            until,
+            ticks: BTreeMap::new(),
+            latencies: Vec::new(),
+            events: Vec::new(),
+            entries: Vec::new(),
+            notes: [0; Note::ALL.len()],
+        }
+    }
+}
+
 /// Something that happened to a request on its way through a run, and is only counted.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Note {
@@ -202,7 +217,7 @@ impl Recorder {
         feed: UnboundedSender<Batch>,
     ) -> Rc<Self> {
         assert!(rules.len() <= super::MAX_RULES, "a run asks at most {} questions", super::MAX_RULES);
-        let open = RefCell::new(empty(worker));
+        let open = RefCell::new(Batch::empty(worker, Instant::now()));
         Rc::new(Self { worker, rules, sticky, harmed, feed, flying: RefCell::default(), open })
     }
 
@@ -243,7 +258,7 @@ impl Recorder {
                 }
             }
         }
-        let mut batch = self.open.replace(empty(self.worker));
+        let mut batch = self.open.replace(Batch::empty(self.worker, Instant::now()));
         batch.until = now;
         self.feed.send(batch).is_ok()
     }
@@ -296,18 +311,6 @@ impl Recorder {
     }
 }
 
-fn empty(worker: usize) -> Batch {
-    let until = Instant::now();
-    Batch {
-        worker,
-        until,
-        ticks: BTreeMap::new(),
-        latencies: Vec::new(),
-        events: Vec::new(),
-        entries: Vec::new(),
-        notes: [0; Note::ALL.len()],
-    }
-}
 
 /// A unit under way. Settled once; dropped before that, its caller gave up.
 #[derive(Debug)]
