@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod experiment;
 pub mod fault;
+pub mod ledger;
 pub mod load;
 pub mod report;
 pub mod units;
