@@ -5,6 +5,7 @@ pub mod clock;
 pub mod document;
 pub mod experiment;
 pub mod fault;
+pub mod ledger;
 pub mod load;
 pub mod measure;
 pub mod proxy;
