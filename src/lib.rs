@@ -5,6 +5,7 @@ pub mod clock;
 pub mod document;
 pub mod experiment;
 pub mod fault;
+pub mod lab;
 pub mod ledger;
 pub mod load;
 pub mod measure;

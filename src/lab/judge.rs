@@ -37,9 +37,7 @@ pub fn judge(experiment: &Experiment, evidence: &Evidence) -> Judgement {
         bounds.iter().map(|bound| verdict(bound, &evidence.indicators[bound.indicator], levels)).collect();
     let spillover = bounds.iter().filter_map(|bound| spilled(bound, &evidence.indicators[bound.indicator])).collect();
     let decided = decide(&bounds, &verdicts, evidence, levels);
-    let missing = (decided.0 == Ending::Inconclusive)
-        .then(|| missing(&bounds, &verdicts, evidence, levels))
-        .flatten();
+    let missing = (decided.0 == Ending::Inconclusive).then(|| missing(&bounds, &verdicts, evidence, levels)).flatten();
     Judgement { ending: decided.0, reason: decided.1, missing, bounds: verdicts, spillover }
 }
 
@@ -57,7 +55,10 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     }
     let ratio: f64 = evidence.arrivals.iter().map(|(t, c, rho)| sample_ratio_log_e(*t, *c, *rho, 100.0)).sum();
     if ratio >= 1000f64.ln() {
-        return (Ending::Invalid, "the arms are not as large as they should be: something sorts requests by arm".into());
+        return (
+            Ending::Invalid,
+            "the arms are not as large as they should be: something sorts requests by arm".into(),
+        );
     }
     let unwell: Vec<Option<String>> =
         bounds.iter().map(|bound| control_unwell(bound, &evidence.indicators[bound.indicator])).collect();
@@ -193,7 +194,10 @@ pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
                 let crossed = process.push(seen.baseline.bad, seen.baseline.of as f64) >= QUIET;
                 if crossed || seen.baseline.share() > max {
                     let share = seen.baseline.share() * 100.0;
-                    return Some(format!("{}: {share:.1} % before any fault, and {} is allowed", bound.name, bound.words));
+                    return Some(format!(
+                        "{}: {share:.1} % before any fault, and {} is allowed",
+                        bound.name, bound.words
+                    ));
                 }
             }
             Allowed::More(margin) => {
@@ -252,7 +256,8 @@ fn worse_than_before(now: Counted, before: Counted, margin: f64) -> bool {
     if now.of == 0 || before.of == 0 {
         return false;
     }
-    let mut process = TwoArm::new(Side::Broken, (2.0 * margin).min(0.99), (before.bad + 0.5) / (before.of as f64 + 1.0));
+    let mut process =
+        TwoArm::new(Side::Broken, (2.0 * margin).min(0.99), (before.bad + 0.5) / (before.of as f64 + 1.0));
     // In tenths, so that the experts have something earlier to learn from.
     let tenth = Block {
         bad_t: now.bad / 10.0,

@@ -401,6 +401,9 @@ pub struct Replay {
     pub document: String,
     /// The block counts of each indicator, inject then recovery.
     pub blocks: Vec<IndicatorBlocks>,
+    /// Everything that the verdict depends on, as the engine takes it.
+    #[serde(default)]
+    pub evidence: serde_json::Value,
 }
 
 /// The blocks of one indicator.
