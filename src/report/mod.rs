@@ -12,7 +12,7 @@ mod evidence;
 mod page;
 mod playbook;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 mod words;
