@@ -10,6 +10,7 @@ pub mod markdown;
 mod chart;
 mod evidence;
 mod page;
+mod people;
 mod playbook;
 #[cfg(test)]
 pub(crate) mod samples;
