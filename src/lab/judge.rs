@@ -9,7 +9,9 @@ use super::missing::missing;
 use crate::experiment::{Ending, Experiment};
 use crate::measure::block::Pair;
 use crate::report::{BoundVerdict, Counted};
-use crate::stats::{Block, OneArm, Side, TwoArm, mantel_haenszel, newcombe, sample_ratio_log_e, wilson};
+use crate::stats::interval::{mantel_haenszel, newcombe, wilson};
+use crate::stats::ratio::{SAMPLE_RATIO_ALARM, SampleRatio};
+use crate::stats::{Block, OneArm, Side, TwoArm};
 
 /// Calls that must have met the fault before a hypothesis can be called held (decisions.md 2.15).
 const ENOUGH_FAULTED: u64 = 30;
@@ -53,8 +55,11 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     if reach.faulted == 0 && (finished || reach.treated >= ENOUGH_FAULTED) {
         return (Ending::Invalid, not_reached(reach));
     }
-    let ratio: f64 = evidence.arrivals.iter().map(|(t, c, rho)| sample_ratio_log_e(*t, *c, *rho, 100.0)).sum();
-    if ratio >= 1000f64.ln() {
+    let mut ratio = SampleRatio::default();
+    for (treated, control, rho) in &evidence.arrivals {
+        ratio.push(*treated, *control, *rho);
+    }
+    if ratio.log_e() >= SAMPLE_RATIO_ALARM {
         return (
             Ending::Invalid,
             "the arms are not as large as they should be: something sorts requests by arm".into(),

@@ -5,7 +5,7 @@
 pub mod bound;
 pub mod evidence;
 mod findings;
-mod follow_up;
+pub mod follow_up;
 mod guard;
 pub mod judge;
 mod missing;

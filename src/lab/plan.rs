@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bound::{Allowed, Bound, Levels};
 use crate::experiment::{Experiment, Length};
-use crate::stats::{treated_needed_one_arm, treated_needed_two_arm};
+use crate::stats::plan::{treated_needed_one_arm, treated_needed_two_arm};
 use crate::units::Span;
 
 /// How long baseline, and recovery, are where nothing is written (decisions.md 2.20).

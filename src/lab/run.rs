@@ -10,10 +10,11 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bound::Bound;
 use super::evidence::{Ended, Evidence, Seen};
+use super::judge::{self, judge};
 use super::preflight::Refusal;
 use super::watch::{Cut, Watch};
 use super::write::{self, Facts};
-use super::{Progress, guard, judge, plan, preflight};
+use super::{Progress, guard, plan, preflight};
 use crate::clock;
 use crate::experiment::limits::Limits;
 use crate::experiment::{Count, Experiment, Length, Measure, Threshold};
@@ -125,7 +126,7 @@ impl Lab {
             similar: self.similar(&experiment).await,
         };
         write::reach(&watch, inject_at, &mut evidence);
-        let judgement = judge::judge(&experiment, &evidence);
+        let judgement = judge(&experiment, &evidence);
         let mut report = write::report(&watch, &facts, &evidence, judgement);
         self.close(row, &mut report).await;
         progress.send_modify(|progress| {

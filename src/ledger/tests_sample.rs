@@ -124,6 +124,12 @@ pub(super) fn held(run: &str, experiment: &str) -> Report {
         follow_up: None,
         failure: None,
         similar: Vec::new(),
-        replay: Replay { engine: "1".to_owned(), seed: Seed(u64::MAX), document: String::new(), blocks: Vec::new() },
+        replay: Replay {
+            engine: "1".to_owned(),
+            seed: Seed(u64::MAX),
+            document: String::new(),
+            blocks: Vec::new(),
+            evidence: serde_json::Value::Null,
+        },
     }
 }

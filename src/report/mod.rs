@@ -10,9 +10,10 @@ pub mod markdown;
 mod chart;
 mod evidence;
 mod page;
+mod people;
 mod playbook;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 mod words;
