@@ -2,6 +2,7 @@
 
 pub mod chance;
 pub mod clock;
+pub mod demo;
 pub mod document;
 pub mod experiment;
 pub mod fault;
