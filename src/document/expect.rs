@@ -186,6 +186,9 @@ pub(super) fn mismatch(node: &Node, leaves: &[Leaf<'_>]) -> Complaint {
         Kind::Number(_) | Kind::Bool(_) if leaves.iter().any(|leaf| leaf.takes("string") && leaf.words().is_none()) => {
             Some(format!("write it in quotes: `\"{}\"`", shown(node)))
         }
+        Kind::Map(_) if leaves.iter().any(|leaf| leaf.takes("array")) => {
+            Some("a list has `-` before each entry, or stands in `[ ]`".to_owned())
+        }
         _ => filled(node),
     };
     Complaint { message, help }

@@ -139,6 +139,11 @@ fn a_caret_stands_under_what_is_meant_and_nothing_harms_the_terminal() {
 fn aliases_are_expanded_and_shown_where_they_are_used_and_merge_keys_are_refused() {
     let reading = read::<Labelled>("a.yaml", "labels: &l { a: b }\nowner: *l\n", &unset);
     assert_eq!(said(&reading), ["2:8 expected text, not a mapping"]);
+    let reading = read::<Labelled>("a.yaml", "list: { name: one }", &unset);
+    assert_eq!(
+        said(&reading),
+        ["1:7 expected a list, not a mapping (a list has `-` before each entry, or stands in `[ ]`)"]
+    );
     let reading = read::<Labelled>("a.yaml", "labels: { a: &x b, c: *x }\n", &unset);
     assert_eq!(reading.value.unwrap().labels["c"], "b");
     let reading = read::<Labelled>("a.yaml", "labels:\n  <<: { a: b }\n  c: d\n", &unset);

@@ -153,42 +153,46 @@ impl<'a> Walk<'a> {
         node: &Node,
         entries: &[Entry],
         tagged: &[Leaf<'a>],
-        leaves: &[Leaf<'a>],
+        all: &[Leaf<'a>],
         pointer: &str,
     ) -> Option<Value> {
-        let tags: Vec<&str> = tagged.iter().filter_map(|leaf| Some(leaf.tag()?.0)).collect();
+        let tags: BTreeMap<&str, &'a Value> = tagged.iter().filter_map(Leaf::tag).collect();
+        let names: Vec<&str> = tagged.iter().filter_map(|leaf| Some(leaf.tag()?.0)).collect();
+        let chosen: Vec<&Entry> = entries.iter().filter(|entry| tags.contains_key(entry.key.as_str())).collect();
         let mut sound = None;
         for entry in entries {
             let at = child(pointer, &entry.key);
-            let chosen = tagged.iter().find_map(|leaf| leaf.tag().filter(|(tag, _)| *tag == entry.key));
-            if let Some((_, inner)) = chosen {
+            if let Some(inner) = tags.get(entry.key.as_str()) {
                 let value = self.value(&entry.value, inner, &at, Some(entry.place));
                 sound = value.map(|value| Value::Object(Map::from_iter([(entry.key.clone(), value)])));
+                continue;
+            }
+            let belongs = |tag: &&&Entry| {
+                let inner = leaves(self.root, tags[tag.key.as_str()]);
+                inner
+                    .iter()
+                    .any(|leaf| leaf.schema.get("properties").is_some_and(|keys| keys.get(&entry.key).is_some()))
+            };
+            let help = if expect::words(all).contains(&entry.key.as_str()) {
+                format!("write {} alone, without a colon", quote(&entry.key))
+            } else if let Some(tag) = chosen.iter().find(belongs) {
+                format!("it belongs into {}: is it indented far enough?", quote(&tag.key))
             } else {
-                let alone = expect::words(leaves).contains(&entry.key.as_str());
-                let help = if alone {
-                    format!("write {} alone, without a colon", quote(&entry.key))
-                } else {
-                    known(&entry.key, &tags)
-                };
-                let message = format!("unknown key {}{}", quote(&entry.key), within(&at));
-                self.report(entry.place, &at, message, Some(help));
-            }
+                known(&entry.key, &names)
+            };
+            let message = format!("unknown key {}{}", quote(&entry.key), within(&at));
+            self.report(entry.place, &at, message, Some(help));
         }
-        match entries {
-            [_] => sound,
-            [] => {
-                let message = format!("nothing is chosen{}", within(&child(pointer, "")));
-                self.report(node.place, pointer, message, Some(format!("write one of {}", either(&tags))));
-                None
-            }
-            [_, second, ..] => {
-                let written: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-                let message = format!("only one key can be chosen here, not {}", both(&written));
-                self.report(second.place, pointer, message, None);
-                None
-            }
+        if entries.is_empty() {
+            let message = format!("nothing is chosen{}", within(&child(pointer, "")));
+            self.report(node.place, pointer, message, Some(format!("write one of {}", either(&names))));
         }
+        if let [_, second, ..] = chosen.as_slice() {
+            let written: Vec<&str> = chosen.iter().map(|entry| entry.key.as_str()).collect();
+            let message = format!("only one key can be chosen here, not {}", both(&written));
+            self.report(second.place, pointer, message, None);
+        }
+        sound.filter(|_| entries.len() == 1)
     }
 
     fn object(
@@ -224,7 +228,13 @@ impl<'a> Walk<'a> {
             let Some(inner) = inner else {
                 meant.extend(nearest(&entry.key, free.iter().copied()));
                 let message = format!("unknown key {}{}", quote(&entry.key), within(&at));
-                self.report(entry.place, &at, message, Some(known(&entry.key, &free)));
+                let twin = || {
+                    let near = nearest(&entry.key, properties?.keys().map(String::as_str))?;
+                    let line = entries.iter().find(|other| other.key == near)?.place.line;
+                    Some(format!("remove it: {} is written in line {line}", quote(near)))
+                };
+                let help = nearest(&entry.key, free.iter().copied()).is_none().then(twin).flatten();
+                self.report(entry.place, &at, message, Some(help.unwrap_or_else(|| known(&entry.key, &free))));
                 continue;
             };
             if let Some(names) = schema.get("propertyNames") {

@@ -17,7 +17,7 @@ pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Opti
             let begins = length >= 3 && other.starts_with(&word);
             let distance = if begins { 1 } else { strsim::osa_distance(&word, &other) };
             let longer = length.max(other.chars().count());
-            (begins || distance <= longer.div_ceil(3) && distance < longer).then_some((distance, candidate))
+            (begins || distance <= (longer / 3).max(1) && distance < longer).then_some((distance, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn the_nearest_name_is_one_that_could_be_meant() {
-        let names = ["treatment", "control", "max", "max_increase", "at", "by", "steady_state"];
+        let names = ["treatment", "control", "max", "max_increase", "at", "by", "steady_state", "owner"];
         for (word, expected) in [
             ("treatmnt", Some("treatment")),
             ("Treatment", Some("treatment")),
@@ -69,6 +69,7 @@ mod tests {
             ("steadystate", Some("steady_state")),
             ("x", None),
             ("min", None),
+            ("other", None),
             ("to", None),
             ("latency", None),
             ("", None),
