@@ -1,9 +1,13 @@
 //! Pratfall: a fall taken on purpose, rehearsed so that nobody is hurt and everybody learns how to land.
 
 pub mod clock;
+pub mod config;
 pub mod document;
 pub mod experiment;
 pub mod fault;
 pub mod load;
+pub mod notify;
+pub mod probe;
+pub mod proxy;
 pub mod report;
 pub mod units;

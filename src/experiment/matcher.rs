@@ -197,7 +197,7 @@ fn member(headers: &HeaderMap, name: &str, globs: &[Glob]) -> bool {
 }
 
 /// Percent-decoded; in a form, as queries are, a plus is a space.
-fn decoded(text: &str, form: bool) -> Cow<'_, [u8]> {
+pub(super) fn decoded(text: &str, form: bool) -> Cow<'_, [u8]> {
     let bytes = text.as_bytes();
     if !bytes.iter().any(|byte| *byte == b'%' || (form && *byte == b'+')) {
         return Cow::Borrowed(bytes);

@@ -5,10 +5,12 @@
 pub mod check;
 mod check_faults;
 mod check_indicators;
-mod check_slice;
+pub(crate) mod check_slice;
 pub mod draft;
+pub mod game_day;
 pub mod glob;
 pub mod indicator;
+pub mod limits;
 pub mod matcher;
 mod plausible;
 pub mod slice;
