@@ -1,13 +1,18 @@
 //! Pratfall: a fall taken on purpose, rehearsed so that nobody is hurt and everybody learns how to land.
 
+pub mod chance;
 pub mod clock;
 pub mod config;
 pub mod document;
 pub mod experiment;
 pub mod fault;
+pub mod ledger;
 pub mod load;
+pub mod measure;
 pub mod notify;
 pub mod probe;
 pub mod proxy;
 pub mod report;
+pub mod service;
+pub mod stats;
 pub mod units;

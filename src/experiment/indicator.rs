@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::By;
 use super::slice::WordError;
 use crate::fault::grpc;
+pub use crate::measure::{Count, Until};
 use crate::units::{Increase, Percent, Rate, Span};
 
 /// One measure of the steady state with its bounds.
@@ -84,34 +85,6 @@ pub enum Threshold {
     Over(Span),
     /// Over the 95th percentile of the baseline, frozen when the fault begins.
     BaselineP95,
-}
-
-/// Where the clock of a slow rate stops.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, schemars::JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Until {
-    /// At the last byte of the answer.
-    #[default]
-    Body,
-    /// At the head of the answer.
-    Headers,
-}
-
-/// One kind of answer, or lack of one, that counts as an error.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Count {
-    /// A class of statuses: `4xx`, `5xx`; the digit is kept.
-    Class(u8),
-    /// One status.
-    Status(u16),
-    /// The connection broke, or could not be made.
-    Transport,
-    /// The listener's response timeout passed.
-    Timeout,
-    /// The caller left before the answer was whole.
-    GaveUp,
-    /// A gRPC status, by its number.
-    Grpc(u8),
 }
 
 impl Count {

@@ -137,6 +137,11 @@ impl Limits {
         !self.faults.is_empty()
     }
 
+    /// How many requests may be held at one time.
+    pub fn max_held(&self) -> u64 {
+        self.max_held.into()
+    }
+
     /// Whether this kind of fault may be injected.
     pub fn allows_fault(&self, fault: &Fault) -> bool {
         self.faults.iter().any(|kind| kind == fault.kind())

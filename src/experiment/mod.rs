@@ -19,6 +19,7 @@ pub mod written;
 use serde::{Deserialize, Serialize};
 
 pub use self::indicator::{Bounds, Count, Guard, Indicator, Measure, Of, Threshold, Until};
+pub use self::matcher::Match;
 pub use self::slice::{Arm, By, Carry, Slice};
 use crate::fault::Fault;
 use crate::units::{Percent, Seed, Span};
@@ -147,7 +148,7 @@ pub struct Inject {
     /// The listener whose calls meet the fault.
     pub at: String,
     /// Which of the calls.
-    pub matches: matcher::Match,
+    pub matches: Match,
     /// The share of the treated calls that meet it.
     pub share: Percent,
     /// Only the first so many attempts of an operation meet it.

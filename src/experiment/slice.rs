@@ -1,15 +1,13 @@
 //! Who takes part: the same key falls into the same arm, on every worker and every proxy.
 
 use std::fmt;
-use std::hash::Hasher;
 use std::str::FromStr;
 
 use http::HeaderName;
-use serde::{Deserialize, Serialize};
-use siphasher::sip::SipHasher13;
 
 use super::matcher::Match;
-use crate::units::{Percent, Seed, Span};
+pub use crate::measure::Arm;
+use crate::units::{Percent, Span};
 
 /// Who takes part, decided where the traffic enters.
 #[derive(Clone, Debug)]
@@ -152,82 +150,11 @@ impl fmt::Display for Carry {
     }
 }
 
-/// The part of the slice that a request falls into.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Arm {
-    /// Meets the fault.
-    Treatment,
-    /// Meets nothing, and is measured all the same.
-    Control,
-    /// Matches, but is in no arm.
-    Bystander,
-}
-
-impl Arm {
-    /// All arms, in the order of their counters.
-    pub const ALL: [Self; 3] = [Self::Treatment, Self::Control, Self::Bystander];
-
-    /// The word for it in reports and metrics.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Treatment => "treatment",
-            Self::Control => "control",
-            Self::Bystander => "bystander",
-        }
-    }
-
-    /// Treatment when `u < t`, control when `u >= 1 - c`: a larger slice contains every smaller one.
-    pub fn of(u: f64, treatment: f64, control: f64) -> Self {
-        if u < treatment {
-            Self::Treatment
-        } else if u >= 1.0 - control {
-            Self::Control
-        } else {
-            Self::Bystander
-        }
-    }
-}
-
-/// A source of uniform draws that depend on nothing but the seed, the experiment and what is drawn for.
-///
-/// The function is SipHash-1-3 keyed with the seed (Aumasson and Bernstein 2012), so that nobody who picks their own
-/// key, a cookie for instance, can pick their arm.
-#[derive(Clone, Copy, Debug)]
-pub struct Chance(SipHasher13);
-
-impl Chance {
-    /// The draws of one experiment under one seed.
-    pub fn new(seed: Seed, experiment: &str) -> Self {
-        let mut hasher = SipHasher13::new_with_keys(seed.0, 0x7072_6174_6661_6c6c); // "pratfall"
-        hasher.write(experiment.as_bytes());
-        hasher.write_u8(0xff);
-        Self(hasher)
-    }
-
-    /// 64 bits for a purpose and a key.
-    pub fn bits(&self, purpose: &str, key: &[u8]) -> u64 {
-        let mut hasher = self.0;
-        hasher.write(purpose.as_bytes());
-        hasher.write_u8(0xff);
-        hasher.write(key);
-        hasher.finish()
-    }
-
-    /// Uniform in [0, 1).
-    pub fn draw(&self, purpose: &str, key: &[u8]) -> f64 {
-        unit(self.bits(purpose, key))
-    }
-}
-
-/// The upper 53 bits as a number in [0, 1).
-pub fn unit(bits: u64) -> f64 {
-    (bits >> 11) as f64 / (1u64 << 53) as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::Chance;
+    use crate::units::Seed;
 
     #[test]
     fn a_larger_slice_contains_the_smaller_and_arms_are_as_large_as_asked() {
@@ -258,20 +185,4 @@ mod tests {
             assert!(text.parse::<By>().is_err() && text.parse::<Carry>().is_err(), "{text}");
         }
     }
-
-    #[test]
-    fn arms_depend_on_seed_and_experiment_and_on_nothing_else() {
-        let draw = |seed, name| Chance::new(Seed(seed), name).draw("arm", b"ada");
-        assert_eq!(draw(1, "a").to_bits(), draw(1, "a").to_bits());
-        assert_ne!(draw(1, "a").to_bits(), draw(2, "a").to_bits());
-        assert_ne!(draw(1, "a").to_bits(), draw(1, "b").to_bits());
-    }
-
-    #[test]
-    fn the_draw_of_a_key_never_changes_between_versions() {
-        // Written down once: a change of this figure breaks the replay of every run in every ledger.
-        assert_eq!(Chance::new(Seed(42), "slow-inventory").bits("arm", b"user-1"), PINNED);
-    }
-
-    const PINNED: u64 = 18051244186308323646;
 }

@@ -6,8 +6,10 @@ pub mod duplicate;
 pub mod error;
 pub mod grpc;
 pub mod headers;
+pub mod hold;
 pub mod latency;
 pub mod overload;
+mod stack;
 pub mod throttle;
 pub mod tls;
 
@@ -21,8 +23,10 @@ pub use self::drop::Drop;
 pub use self::duplicate::Duplicate;
 pub use self::error::ErrorAnswer;
 pub use self::headers::Headers;
+pub use self::hold::{Arrived, Testimony, Witness};
 pub use self::latency::Latency;
 pub use self::overload::Overload;
+pub use self::stack::{Draw, Injected, Once, stack};
 pub use self::throttle::Throttle;
 pub use self::tls::Tls;
 

@@ -3,11 +3,25 @@
 //! Nothing here is invented: what only people can know is an empty prompt. Bodies, cookies, credentials, query values
 //! and raw paths never get here; routes are named by their patterns.
 
+pub mod html;
+pub mod junit;
+pub mod markdown;
+
+mod chart;
+mod evidence;
+mod page;
+mod playbook;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+mod words;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use crate::experiment::{Arm, Ending, Hypothesis};
-use crate::units::{Percent, Seed, Span};
+use crate::units::{Increase, Percent, Seed, Span};
 
 /// The version of this model; a change that a reader could stumble over raises it.
 pub const SCHEMA: u32 = 1;
@@ -101,6 +115,9 @@ pub struct BoundVerdict {
     pub bound: String,
     /// The margin as a share.
     pub margin: f64,
+    /// The bound as written, where it is one against control; none where it is a `max`.
+    #[serde(default)]
+    pub increase: Option<Increase>,
     /// How this bound alone would end: held, broken or inconclusive.
     pub ending: Ending,
     /// Treated units that were judged.

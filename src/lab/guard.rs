@@ -1,0 +1,136 @@
+//! Conditions that halt a run, looked at every tick.
+
+use std::time::Duration;
+
+use crate::experiment::{Experiment, Guard, Of};
+use crate::measure::{Arm, Counts, Phase, Rule, TICK, Tally, Until};
+use crate::units::Percent;
+
+/// A guard does not decide on fewer units than this (decisions.md 2.8).
+const ENOUGH: u64 = 20;
+
+/// The rules of an experiment, in the order in which recorders ask them: the indicators first, then the guards.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// All rules.
+    pub all: Vec<Rule>,
+    /// The guards that look at a share.
+    pub guards: Vec<Watched>,
+}
+
+/// A guard that looks at a share.
+#[derive(Clone, Debug)]
+pub struct Watched {
+    rule: usize,
+    max: Percent,
+    window: Duration,
+    of: Of,
+    what: String,
+}
+
+impl Watched {
+    /// Why the run must end, if it must. `now` is the first tick that is not complete yet.
+    pub fn crossed(&self, tally: &Tally, phase: Phase, now: u32) -> Option<String> {
+        let ticks = (self.window.as_millis() / TICK.as_millis()).max(1) as u32;
+        // A window that is not full yet says nothing.
+        let from = now.checked_sub(ticks)?;
+        let mut sum = Counts::default();
+        for (_, arms) in tally.requests(phase).filter(|(tick, _)| (from..now).contains(tick)) {
+            for arm in Arm::ALL.into_iter().filter(|arm| self.looks_at(*arm)) {
+                sum.add(&arms[arm as usize]);
+            }
+        }
+        let (decided, bad) = (sum.decided[self.rule], sum.bad[self.rule]);
+        let share = bad / decided.max(1) as f64;
+        (decided >= ENOUGH && share > self.max.ratio()).then(|| {
+            let of = match self.of {
+                Of::Rest => "everybody but the treatment",
+                Of::Treatment => "the treatment",
+                Of::All => "everybody",
+            };
+            let window = crate::units::Span::from(self.window);
+            format!("guard: {} of {of} at {:.1} % for {window}, {} is allowed", self.what, share * 100.0, self.max)
+        })
+    }
+
+    fn looks_at(&self, arm: Arm) -> bool {
+        match self.of {
+            Of::All => true,
+            Of::Treatment => arm == Arm::Treatment,
+            Of::Rest => arm != Arm::Treatment,
+        }
+    }
+}
+
+/// The budgets of an experiment: harmed units, and faults.
+pub fn budgets(experiment: &Experiment) -> (u64, Option<u64>) {
+    let mut budgets = (u64::MAX, None);
+    for guard in &experiment.guards {
+        match guard {
+            Guard::Harmed { max } => budgets.0 = *max,
+            Guard::Faulted { max, .. } => budgets.1 = *max,
+            _ => {}
+        }
+    }
+    budgets
+}
+
+/// Adds the guards' rules to the indicators' own.
+pub fn rules(experiment: &Experiment, indicators: Vec<Rule>) -> Rules {
+    let mut rules = Rules { all: indicators, guards: Vec::new() };
+    for guard in &experiment.guards {
+        let (rule, max, window, of, what) = match guard {
+            Guard::ErrorRate { max, window, of } => {
+                (Rule::Error(crate::experiment::Count::DEFAULT.to_vec()), *max, window, *of, "errors".to_owned())
+            }
+            Guard::SlowRate { over, max, window, of } => {
+                (Rule::slow(over.get(), Until::Body), *max, window, *of, format!("slower than {over}"))
+            }
+            _ => continue,
+        };
+        rules.guards.push(Watched { rule: rules.all.len(), max, window: window.get(), of, what });
+        rules.all.push(rule);
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Batch;
+    use tokio::time::Instant;
+
+    fn tally(ticks: &[(u32, [u64; 3], [f64; 3])]) -> Tally {
+        let mut tally = Tally::new(1, None);
+        let mut batch = Batch::empty(0, Instant::now());
+        for (tick, decided, bad) in ticks {
+            let arms = batch.ticks.entry((Phase::Inject, *tick)).or_default();
+            for arm in 0..3 {
+                arms[arm].arrived = decided[arm];
+                arms[arm].decided[0] = decided[arm];
+                arms[arm].bad[0] = bad[arm];
+            }
+        }
+        tally.add(batch);
+        tally
+    }
+
+    #[tokio::test]
+    async fn a_guard_looks_at_its_window_and_its_people_and_waits_for_enough_of_them() {
+        let guard = |of| Watched {
+            rule: 0,
+            max: "20%".parse().unwrap(),
+            window: Duration::from_secs(1),
+            of,
+            what: "errors".into(),
+        };
+        let all_bad: Vec<_> = (0..8).map(|tick| (tick, [10, 10, 10], [10.0, 0.0, 0.0])).collect();
+        let tally_of = tally(&all_bad);
+        assert!(guard(Of::Treatment).crossed(&tally_of, Phase::Inject, 8).is_some());
+        assert!(guard(Of::All).crossed(&tally_of, Phase::Inject, 8).is_some(), "a third is over a fifth");
+        assert_eq!(guard(Of::Rest).crossed(&tally_of, Phase::Inject, 8), None, "the treatment is broken on purpose");
+        assert_eq!(guard(Of::Treatment).crossed(&tally_of, Phase::Inject, 3), None, "the window is not full");
+        let few = tally(&[(0, [4, 0, 0], [4.0, 0.0, 0.0]), (3, [15, 0, 0], [15.0, 0.0, 0.0])]);
+        assert_eq!(guard(Of::All).crossed(&few, Phase::Inject, 4), None, "19 units do not decide");
+    }
+}

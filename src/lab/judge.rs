@@ -1,0 +1,295 @@
+//! From a hypothesis and evidence to a verdict: pure, so that it can be replayed and simulated.
+//!
+//! The order of the questions is the order of honesty: was the set-up right, was a bound shown crossed, did the run go
+//! to its planned end, was the world quiet, was every bound shown kept. No data is never a success.
+
+use super::bound::{Allowed, Bound, Levels, QUIET};
+use super::evidence::{Ended, Evidence, Reach, Seen};
+use super::missing::missing;
+use crate::experiment::{Ending, Experiment};
+use crate::measure::block::Pair;
+use crate::report::{BoundVerdict, Counted};
+use crate::stats::{Block, OneArm, Side, TwoArm, mantel_haenszel, newcombe, sample_ratio_log_e, wilson};
+
+/// Calls that must have met the fault before a hypothesis can be called held (decisions.md 2.15).
+const ENOUGH_FAULTED: u64 = 30;
+
+/// What the evidence says.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// The verdict.
+    pub ending: Ending,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// What would settle it.
+    pub missing: Option<String>,
+    /// Each bound for itself.
+    pub bounds: Vec<BoundVerdict>,
+    /// Others than the treatment came to harm, in words.
+    pub spillover: Vec<String>,
+}
+
+/// Judges a run.
+pub fn judge(experiment: &Experiment, evidence: &Evidence) -> Judgement {
+    let bounds = Bound::all(experiment);
+    let levels = Levels::new(bounds.len(), experiment.confidence.ratio());
+    let verdicts: Vec<BoundVerdict> =
+        bounds.iter().map(|bound| verdict(bound, &evidence.indicators[bound.indicator], levels)).collect();
+    let spillover = bounds.iter().filter_map(|bound| spilled(bound, &evidence.indicators[bound.indicator])).collect();
+    let decided = decide(&bounds, &verdicts, evidence, levels);
+    let missing = (decided.0 == Ending::Inconclusive)
+        .then(|| missing(&bounds, &verdicts, evidence, levels))
+        .flatten();
+    Judgement { ending: decided.0, reason: decided.1, missing, bounds: verdicts, spillover }
+}
+
+fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, levels: Levels) -> (Ending, String) {
+    if let Ended::Invalid(why) = &evidence.ended {
+        return (Ending::Invalid, why.clone());
+    }
+    if let Ended::Never(why) = &evidence.ended {
+        return (Ending::Inconclusive, why.clone());
+    }
+    let reach = &evidence.reach;
+    let finished = matches!(evidence.ended, Ended::Planned | Ended::Broken);
+    if reach.faulted == 0 && (finished || reach.treated >= ENOUGH_FAULTED) {
+        return (Ending::Invalid, not_reached(reach));
+    }
+    let ratio: f64 = evidence.arrivals.iter().map(|(t, c, rho)| sample_ratio_log_e(*t, *c, *rho, 100.0)).sum();
+    if ratio >= 1000f64.ln() {
+        return (Ending::Invalid, "the arms are not as large as they should be: something sorts requests by arm".into());
+    }
+    let unwell: Vec<Option<String>> =
+        bounds.iter().map(|bound| control_unwell(bound, &evidence.indicators[bound.indicator])).collect();
+    for ((bound, verdict), unwell) in bounds.iter().zip(verdicts).zip(&unwell) {
+        // An absolute bound says nothing about the fault when the untreated cross it too.
+        let ours = matches!(bound.allowed, Allowed::More(_)) || unwell.is_none();
+        if verdict.log_e_broken >= levels.broken && ours {
+            return (Ending::Broken, format!("{}: {}", bound.name, verdict.why));
+        }
+        if verdict.log_e_not_recovered.is_some_and(|log_e| log_e >= levels.broken) && ours {
+            return (Ending::Broken, format!("{}: not well again after the fault was gone", bound.name));
+        }
+    }
+    if let Ended::Early(by) = &evidence.ended {
+        return (Ending::Halted, format!("ended before its plan: {by}"));
+    }
+    if let Some(unwell) = unwell.into_iter().flatten().next() {
+        return (Ending::Inconclusive, unwell);
+    }
+    let open = verdicts.iter().find(|verdict| verdict.ending != Ending::Held);
+    match open {
+        Some(open) => (Ending::Inconclusive, format!("{}: {}", open.indicator, open.why)),
+        None if reach.faulted < ENOUGH_FAULTED => {
+            let faulted = reach.faulted;
+            (Ending::Invalid, format!("only {faulted} calls met the fault; {ENOUGH_FAULTED} are needed to say held"))
+        }
+        None => (Ending::Held, "every bound was shown to be kept".into()),
+    }
+}
+
+/// Whether a bound has been shown crossed by now, and in which block: asked again and again while the fault is on.
+pub fn broken_in(bound: &Bound, seen: &Seen, levels: Levels) -> Option<usize> {
+    path(bound, Side::Broken, &seen.inject, prior(seen)).iter().position(|log_e| *log_e >= levels.broken)
+}
+
+/// What the experts expect: all matching traffic of baseline, frozen when the fault begins (decisions.md 2.20).
+fn prior(seen: &Seen) -> f64 {
+    (seen.baseline.bad + 0.5) / (seen.baseline.of as f64 + 1.0)
+}
+
+/// ln E after each block.
+fn path(bound: &Bound, side: Side, blocks: &[Pair], p0: f64) -> Vec<f64> {
+    match bound.allowed {
+        Allowed::Max(max) => {
+            let mut process = OneArm::new(side, max, p0);
+            blocks.iter().map(|block| process.push(block.bad_t, block.n_t as f64)).collect()
+        }
+        Allowed::More(margin) => {
+            let mut process = TwoArm::new(side, margin, p0);
+            blocks.iter().map(|block| process.push(pair(block))).collect()
+        }
+    }
+}
+
+fn pair(block: &Pair) -> Block {
+    Block { bad_t: block.bad_t, n_t: block.n_t as f64, bad_c: block.bad_c, n_c: block.n_c as f64 }
+}
+
+fn highest(path: &[f64]) -> f64 {
+    path.iter().copied().fold(0.0, f64::max)
+}
+
+fn verdict(bound: &Bound, seen: &Seen, levels: Levels) -> BoundVerdict {
+    let p0 = prior(seen);
+    let log_e_held = path(bound, Side::Held, &seen.inject, p0).last().copied().unwrap_or(0.0);
+    let log_e_broken = highest(&path(bound, Side::Broken, &seen.inject, p0));
+    let recovery = path(bound, Side::Broken, &seen.recovery, p0);
+    let (treated, control) = sums(&seen.inject);
+    let (estimate, interval) = estimate(bound, &seen.inject, treated, control);
+    let (ending, why) = if log_e_broken >= levels.broken {
+        (Ending::Broken, "shown to cross its bound")
+    } else if log_e_held >= levels.held {
+        (Ending::Held, "shown to keep its bound")
+    } else if seen.inject.is_empty() {
+        (Ending::Inconclusive, "nothing was measured while the fault was on")
+    } else {
+        (Ending::Inconclusive, "not enough evidence either way")
+    };
+    BoundVerdict {
+        indicator: bound.name.clone(),
+        at: bound.at.clone(),
+        bound: bound.words.clone(),
+        margin: bound.margin(),
+        increase: bound.increase,
+        ending,
+        treated,
+        control,
+        estimate,
+        interval,
+        log_e_held,
+        log_e_broken,
+        needs_held: levels.held,
+        needs_broken: levels.broken,
+        broken_after_ms: None,
+        log_e_not_recovered: (!recovery.is_empty()).then(|| highest(&recovery)),
+        why: format!("{why} ({})", bound.words),
+    }
+}
+
+fn sums(blocks: &[Pair]) -> (Counted, Counted) {
+    let mut sums = (Counted::default(), Counted::default());
+    for block in blocks {
+        sums.0.bad += block.bad_t;
+        sums.0.of += block.n_t;
+        sums.1.bad += block.bad_c;
+        sums.1.of += block.n_c;
+    }
+    sums
+}
+
+/// What to print: the treated share with Wilson's interval, or the difference with Newcombe's, stratified where it can be.
+fn estimate(bound: &Bound, blocks: &[Pair], treated: Counted, control: Counted) -> (f64, (f64, f64)) {
+    let (n_t, n_c) = (treated.of as f64, control.of as f64);
+    match bound.allowed {
+        Allowed::Max(_) if treated.of == 0 => (0.0, (0.0, 1.0)),
+        Allowed::Max(_) => (treated.share(), wilson(treated.bad, n_t, 0.95)),
+        Allowed::More(_) if treated.of == 0 || control.of == 0 => (0.0, (-1.0, 1.0)),
+        Allowed::More(_) => {
+            let blocks: Vec<Block> = blocks.iter().map(pair).collect();
+            let difference = mantel_haenszel(&blocks).map_or(treated.share() - control.share(), |(rd, _)| rd);
+            (difference, newcombe(treated.bad, n_t, control.bad, n_c, 0.95))
+        }
+    }
+}
+
+/// Why a run says nothing: the baseline was not what the hypothesis takes for granted (decisions.md 2.5).
+pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
+    for bound in bounds {
+        let seen = &seen[bound.indicator];
+        match bound.allowed {
+            Allowed::Max(max) => {
+                let mut process = OneArm::new(Side::Broken, max, max / 2.0);
+                let crossed = process.push(seen.baseline.bad, seen.baseline.of as f64) >= QUIET;
+                if crossed || seen.baseline.share() > max {
+                    let share = seen.baseline.share() * 100.0;
+                    return Some(format!("{}: {share:.1} % before any fault, and {} is allowed", bound.name, bound.words));
+                }
+            }
+            Allowed::More(margin) => {
+                let apart = |turn: fn(&Pair) -> Pair| {
+                    let mut process = TwoArm::new(Side::Broken, margin, margin / 2.0);
+                    seen.halves.iter().map(|half| process.push(pair(&turn(half)))).fold(0.0, f64::max) >= QUIET
+                };
+                let turned = |half: &Pair| Pair {
+                    bad_t: half.bad_c,
+                    n_t: half.n_c,
+                    bad_c: half.bad_t,
+                    n_c: half.n_t,
+                    last_tick: half.last_tick,
+                };
+                if apart(|half| *half) || apart(turned) {
+                    return Some(format!("{}: the two halves of the baseline do not agree", bound.name));
+                }
+            }
+        }
+    }
+    None
+}
+
+/// Why control was unwell, if it was.
+fn control_unwell(bound: &Bound, seen: &Seen) -> Option<String> {
+    let (_, control) = sums(&seen.inject);
+    let worse = match bound.allowed {
+        Allowed::Max(max) => {
+            let mut process = OneArm::new(Side::Broken, max, prior(seen));
+            let path: Vec<f64> = seen.inject.iter().map(|block| process.push(block.bad_c, block.n_c as f64)).collect();
+            highest(&path) >= QUIET
+        }
+        Allowed::More(margin) => worse_than_before(control, seen.baseline_control, margin),
+    };
+    let share = control.share() * 100.0;
+    worse.then(|| format!("{}: control was unwell too ({share:.1} %)", bound.name))
+}
+
+/// Whether others than the treatment came to harm: the failure was not contained.
+fn spilled(bound: &Bound, seen: &Seen) -> Option<String> {
+    let (_, control) = sums(&seen.inject);
+    let margin = bound.margin();
+    let who = if worse_than_before(control, seen.baseline_control, margin) {
+        ("control", control, seen.baseline_control)
+    } else if worse_than_before(seen.bystanders, seen.baseline_bystanders, margin) {
+        ("bystanders", seen.bystanders, seen.baseline_bystanders)
+    } else {
+        return None;
+    };
+    let (now, before) = (who.1.share() * 100.0, who.2.share() * 100.0);
+    Some(format!("{}: {} went from {before:.1} % to {now:.1} % while others were treated", bound.name, who.0))
+}
+
+/// A phase against an earlier one, at twice the margin, because nothing else is held equal.
+fn worse_than_before(now: Counted, before: Counted, margin: f64) -> bool {
+    if now.of == 0 || before.of == 0 {
+        return false;
+    }
+    let mut process = TwoArm::new(Side::Broken, (2.0 * margin).min(0.99), (before.bad + 0.5) / (before.of as f64 + 1.0));
+    // In tenths, so that the experts have something earlier to learn from.
+    let tenth = Block {
+        bad_t: now.bad / 10.0,
+        n_t: now.of as f64 / 10.0,
+        bad_c: before.bad / 10.0,
+        n_c: before.of as f64 / 10.0,
+    };
+    (0..10).map(|_| process.push(tenth)).fold(0.0, f64::max) >= QUIET
+}
+
+/// Why the fault reached nobody.
+fn not_reached(reach: &Reach) -> String {
+    if reach.treated == 0 && reach.unkeyed > 0 {
+        let unkeyed = reach.unkeyed;
+        return format!("nobody could be treated: {unkeyed} requests matched, and none had the key that `by` asks for");
+    }
+    if reach.treated == 0 && reach.protected > 0 {
+        return "nobody could be treated: all matching requests were on protected routes".into();
+    }
+    if reach.treated == 0 {
+        return "nobody was treated: no request matched the slice".into();
+    }
+    if reach.eligible > 0 {
+        return format!("the fault was not applied: all {} eligible calls were spared", reach.eligible);
+    }
+    if reach.carried > 0 {
+        return "the fault was not applied: calls of the treatment came, and none matched what is to be faulted".into();
+    }
+    if reach.uncarried > 0 {
+        return format!(
+            "context was not carried: {} calls came, and none carried the mark; the application does not pass W3C baggage on",
+            reach.uncarried
+        );
+    }
+    "no call came to where the fault waits".into()
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

@@ -1,0 +1,90 @@
+//! Where the ledger is: one true path, so that all who mean one ledger find the same locks and the same halt mark.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::error::LedgerError;
+
+/// The true path of a file that may not be there yet: links are followed as far as they lead somewhere.
+pub(super) fn settled(path: &Path) -> PathBuf {
+    if let Ok(path) = fs::canonicalize(path) {
+        return path;
+    }
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    match (absolute.parent().map(fs::canonicalize), absolute.file_name()) {
+        (Some(Ok(folder)), Some(name)) => folder.join(name),
+        _ => absolute,
+    }
+}
+
+/// A neighbour of the ledger: `pratfall.db` and `halt` make `pratfall.db.halt`.
+pub(super) fn beside(ledger: &Path, what: &str) -> PathBuf {
+    let mut name = ledger.as_os_str().to_owned();
+    name.push(".");
+    name.push(what);
+    PathBuf::from(name)
+}
+
+/// Makes sure that a ledger can be there, and returns its true path.
+///
+/// Its own folder is made when that folder's parent is there, so that `.pratfall/ledger.db` works in a fresh
+/// checkout; a longer way that is not there is more likely a slip of the pen.
+pub(super) fn prepare(path: &Path) -> Result<PathBuf, LedgerError> {
+    let refuse = |why: &str| LedgerError::Place { path: path.to_owned(), why: why.to_owned() };
+    if path.as_os_str().is_empty() || path.file_name().is_none() {
+        return Err(refuse("it has no file name; write one, as in `pratfall.db`"));
+    }
+    if fs::metadata(path).is_ok_and(|there| there.is_dir()) {
+        return Err(refuse("it is a folder; name a file in it, as in `pratfall.db`"));
+    }
+    // Absolute, so that `:memory:` is a file's name and not a ledger that forgets.
+    let absolute = std::path::absolute(path).map_err(|cause| refuse(&cause.to_string()))?;
+    let folder = absolute.parent().expect("an absolute path with a file name has a parent");
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        Err(_) if folder.is_dir() => {}
+        Err(cause) => {
+            return Err(match cause.kind() {
+                ErrorKind::NotFound => refuse(&format!(
+                    "neither {} nor the folder it would be in is there; make it first",
+                    folder.display()
+                )),
+                ErrorKind::AlreadyExists | ErrorKind::NotADirectory => {
+                    refuse(&format!("{} is not a folder", folder.display()))
+                }
+                _ => LedgerError::NotWritable { path: path.to_owned(), cause: cause.into() },
+            });
+        }
+    }
+    Ok(settled(&absolute))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_missing_folder_is_made_and_two_are_a_mistake() {
+        let folder = tempfile::tempdir().unwrap();
+        let near = prepare(&folder.path().join("a/pratfall.db")).unwrap();
+        assert!(near.parent().unwrap().is_dir());
+        let far = prepare(&folder.path().join("b/c/pratfall.db"));
+        assert!(matches!(far, Err(LedgerError::Place { .. })), "{far:?}");
+        assert!(!folder.path().join("b").exists());
+    }
+
+    #[test]
+    fn folders_and_nameless_paths_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("file"), "").unwrap();
+        for path in [folder.path().to_owned(), PathBuf::new(), folder.path().join(".."), folder.path().join("file/x")] {
+            assert!(matches!(prepare(&path), Err(LedgerError::Place { .. })), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn memory_is_a_name_like_any_other() {
+        assert!(settled(Path::new(":memory:")).is_absolute());
+    }
+}

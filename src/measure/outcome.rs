@@ -1,0 +1,162 @@
+//! How a unit ended, and whether that is good.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// How a unit ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Outcome {
+    /// The status of the answer, if there was one.
+    pub status: Option<u16>,
+    /// The gRPC status, if there was one.
+    pub grpc: Option<u8>,
+    /// How the exchange ended.
+    pub end: End,
+    /// From arrival to the head of the answer.
+    pub head: Option<Duration>,
+    /// From arrival to the end.
+    pub total: Duration,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum End {
+    /// The whole answer was handed over.
+    Complete,
+    /// A connection broke or could not be made.
+    Transport,
+    /// The listener's timeout passed.
+    Timeout,
+    /// The caller left before the answer was whole.
+    GaveUp,
+}
+
+/// One kind of answer, or lack of one, that counts as an error.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Count {
+    /// A class of statuses: `4xx`, `5xx`; the digit is kept.
+    Class(u8),
+    /// One status.
+    Status(u16),
+    /// The connection broke, or could not be made.
+    Transport,
+    /// The listener's response timeout passed.
+    Timeout,
+    /// The caller left before the answer was whole.
+    GaveUp,
+    /// A gRPC status, by its number.
+    Grpc(u8),
+}
+
+/// Where the clock of a slow rate stops.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Until {
+    /// At the last byte of the answer.
+    #[default]
+    Body,
+    /// At the head of the answer.
+    Headers,
+}
+
+/// A yes-or-no question to every unit: was it bad?
+#[derive(Clone, Debug)]
+pub enum Rule {
+    /// Bad if it is one of these.
+    Error(Vec<Count>),
+    /// Bad if it took longer.
+    Slow {
+        /// The threshold in microseconds; zero while it is not known yet (`baseline_p95`).
+        over: Arc<AtomicU64>,
+        /// Where the clock stops.
+        until: Until,
+    },
+}
+
+impl Rule {
+    /// A threshold that is known from the start.
+    pub fn slow(over: Duration, until: Until) -> Self {
+        Self::Slow { over: Arc::new(AtomicU64::new(over.as_micros() as u64)), until }
+    }
+
+    /// Whether a unit that is over was bad; `None` where nobody can tell.
+    pub fn judge(&self, outcome: &Outcome) -> Option<bool> {
+        match self {
+            Self::Error(counts) => Some(counts.iter().any(|count| count.is(outcome))),
+            Self::Slow { until, .. } => {
+                let over = self.threshold()?;
+                Some(match (outcome.end, until, outcome.head) {
+                    (_, Until::Headers, Some(head)) => head > over,
+                    (End::Complete, ..) => outcome.total > over,
+                    // Whoever got no whole answer waited for ever.
+                    _ => true,
+                })
+            }
+        }
+    }
+
+    /// Whether a unit under way is already bad after so long.
+    pub fn overdue(&self, elapsed: Duration, head: Option<Duration>) -> bool {
+        match self {
+            Self::Error(_) => false,
+            Self::Slow { until: Until::Headers, .. } if head.is_some() => false,
+            Self::Slow { .. } => self.threshold().is_some_and(|over| elapsed > over),
+        }
+    }
+
+    fn threshold(&self) -> Option<Duration> {
+        match self {
+            Self::Slow { over, .. } => match over.load(Ordering::Relaxed) {
+                0 => None,
+                micros => Some(Duration::from_micros(micros)),
+            },
+            Self::Error(_) => None,
+        }
+    }
+}
+
+impl Count {
+    fn is(self, outcome: &Outcome) -> bool {
+        match self {
+            Self::Class(class) => outcome.status.is_some_and(|status| status / 100 == u16::from(class)),
+            Self::Status(status) => outcome.status == Some(status),
+            Self::Transport => outcome.end == End::Transport,
+            Self::Timeout => outcome.end == End::Timeout,
+            Self::GaveUp => outcome.end == End::GaveUp,
+            Self::Grpc(code) => outcome.grpc == Some(code),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_got_no_whole_answer_is_slow_and_what_counts_as_an_error_is_one() {
+        let slow = Rule::slow(Duration::from_millis(800), Until::Body);
+        let errors = Rule::Error(vec![Count::Class(5), Count::Transport, Count::Timeout, Count::GaveUp]);
+        let ms = Duration::from_millis;
+        for (status, end, total, is_slow, is_error) in [
+            (Some(200), End::Complete, 100, false, false),
+            (Some(200), End::Complete, 801, true, false),
+            (Some(404), End::Complete, 1, false, false),
+            (Some(503), End::Complete, 1, false, true),
+            (Some(200), End::Transport, 5, true, true),
+            (None, End::Transport, 5, true, true),
+            (None, End::Timeout, 30_000, true, true),
+            (None, End::GaveUp, 20, true, true),
+        ] {
+            let outcome = Outcome { status, grpc: None, end, head: None, total: ms(total) };
+            assert_eq!(slow.judge(&outcome), Some(is_slow), "slow: {outcome:?}");
+            assert_eq!(errors.judge(&outcome), Some(is_error), "error: {outcome:?}");
+        }
+        let headers = Rule::slow(ms(50), Until::Headers);
+        let streamed = Outcome { status: Some(200), grpc: None, end: End::GaveUp, head: Some(ms(10)), total: ms(9000) };
+        assert_eq!(headers.judge(&streamed), Some(false), "the head was in time, whatever came after");
+        assert!(slow.overdue(ms(801), Some(ms(1))) && !headers.overdue(ms(801), Some(ms(1))));
+    }
+}

@@ -1,0 +1,357 @@
+//! One worker's record of one run: no locks, no atomics, handed over in pieces.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use slab::Slab;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
+
+use super::operation::Event;
+use super::tally::Counts;
+use super::{Arm, End, Outcome, Phase, Rule, TICK};
+
+/// What a worker saw since it last said so.
+#[derive(Debug)]
+pub struct Batch {
+    /// Which worker.
+    pub worker: usize,
+    /// Everything that arrived before this instant is in this batch or an earlier one.
+    pub until: Instant,
+    /// Arrivals and decisions by the tick of the arrival.
+    pub ticks: BTreeMap<(Phase, u32), [Counts; 3]>,
+    /// Latencies in microseconds of whole answers.
+    pub latencies: Vec<(Phase, Arm, u32)>,
+    /// What became of treated operations and their calls.
+    pub events: Vec<Event>,
+    /// Arrivals and decisions by key, where the unit is somebody, not a request.
+    pub entries: Vec<Entry>,
+    /// How often each thing was noted.
+    pub notes: [u64; Note::ALL.len()],
+}
+
+impl Batch {
+    /// Nothing, seen by a worker until an instant.
+    pub fn empty(worker: usize, until: Instant) -> Self {
+        Self {
+            worker,
+            until,
+            ticks: BTreeMap::new(),
+            latencies: Vec::new(),
+            events: Vec::new(),
+            entries: Vec::new(),
+            notes: [0; Note::ALL.len()],
+        }
+    }
+}
+
+/// Something that happened to a request on its way through a run, and is only counted.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Note {
+    /// It matched and had no key to draw by.
+    Unkeyed,
+    /// Its baggage had no room for our member.
+    NoRoom,
+    /// It matched the slice on a protected route.
+    Protected,
+    /// A call of the treatment arrived where the fault is.
+    CarriedTreatment,
+    /// A call of the control arrived where the fault is.
+    CarriedControl,
+    /// A call without the run's mark arrived where the fault is.
+    Uncarried,
+    /// A treated call matched while the fault was on.
+    Eligible,
+    /// A call met the fault.
+    Faulted,
+    /// Spared: the fault was off, or its operation arrived before it was on.
+    SparedEnded,
+    /// Spared: another call was meant.
+    SparedNoMatch,
+    /// Spared: a protected route.
+    SparedProtected,
+    /// Spared: only a share of the calls is meant.
+    SparedShare,
+    /// Spared: only the first attempts are meant.
+    SparedAttempts,
+    /// Spared: as many requests as may be are held already.
+    SparedLimit,
+    /// Spared: the budget of faults is spent.
+    SparedBudget,
+}
+
+impl Note {
+    /// All notes, in the order of their counters.
+    pub const ALL: [Self; 15] = [
+        Self::Unkeyed,
+        Self::NoRoom,
+        Self::Protected,
+        Self::CarriedTreatment,
+        Self::CarriedControl,
+        Self::Uncarried,
+        Self::Eligible,
+        Self::Faulted,
+        Self::SparedEnded,
+        Self::SparedNoMatch,
+        Self::SparedProtected,
+        Self::SparedShare,
+        Self::SparedAttempts,
+        Self::SparedLimit,
+        Self::SparedBudget,
+    ];
+
+    /// Why a call was spared, in the words of reports and metrics.
+    pub fn spared(self) -> Option<&'static str> {
+        Some(match self {
+            Self::SparedEnded => "ended",
+            Self::SparedNoMatch => "no_match",
+            Self::SparedProtected => "protected",
+            Self::SparedShare => "share",
+            Self::SparedAttempts => "attempts",
+            Self::SparedLimit => "limit",
+            Self::SparedBudget => "budget",
+            _ => return None,
+        })
+    }
+}
+
+/// A request of somebody: that it came, or how it ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry {
+    /// Who, as a hash.
+    pub key: u64,
+    /// Their arm.
+    pub arm: Arm,
+    /// When the request arrived.
+    pub phase: Phase,
+    /// When the request arrived.
+    pub tick: u32,
+    /// The rule that was decided, and whether it was bad; nothing for an arrival.
+    pub decided: Option<(u8, bool)>,
+}
+
+/// Which phase it is, and since when.
+#[derive(Clone, Copy, Debug)]
+pub struct PhaseMark {
+    /// Which.
+    pub phase: Phase,
+    /// Since when.
+    pub since: Instant,
+}
+
+impl PhaseMark {
+    /// The tick that an instant falls into.
+    pub fn tick(&self, at: Instant) -> u32 {
+        (at.saturating_duration_since(self.since).as_millis() / TICK.as_millis()) as u32
+    }
+}
+
+/// A failure budget. Touched by treated units only.
+#[derive(Debug)]
+pub struct Budget {
+    spent: AtomicU64,
+    max: u64,
+    on_spent: tokio_util::sync::CancellationToken,
+}
+
+impl Budget {
+    /// A budget of so many units; `on_spent` is cancelled by the one that spends the last.
+    pub fn new(max: u64, on_spent: tokio_util::sync::CancellationToken) -> Self {
+        Self { spent: AtomicU64::new(0), max, on_spent }
+    }
+
+    /// Spends one.
+    pub fn spend(&self) {
+        if self.spent.fetch_add(1, Ordering::Relaxed) + 1 >= self.max {
+            self.on_spent.cancel();
+        }
+    }
+
+    /// How much was spent.
+    pub fn spent(&self) -> u64 {
+        self.spent.load(Ordering::Relaxed)
+    }
+
+    /// How much there was.
+    pub fn max(&self) -> u64 {
+        self.max
+    }
+}
+
+/// One worker's record of one run.
+#[derive(Debug)]
+pub struct Recorder {
+    worker: usize,
+    rules: Arc<[Rule]>,
+    sticky: bool,
+    harmed: Arc<Budget>,
+    feed: UnboundedSender<Batch>,
+    flying: RefCell<Slab<Flying>>,
+    open: RefCell<Batch>,
+}
+
+/// A unit under way.
+#[derive(Clone, Copy, Debug)]
+struct Flying {
+    arm: Arm,
+    phase: Phase,
+    tick: u32,
+    start: Instant,
+    head: Option<Instant>,
+    key: u64,
+    op: u128,
+    decided: u8,
+    harmed: bool,
+}
+
+impl Recorder {
+    /// A record of the answers to `rules`, handed over through `feed`. With `sticky`, entries by key are kept too.
+    pub fn new(
+        worker: usize,
+        rules: Arc<[Rule]>,
+        sticky: bool,
+        harmed: Arc<Budget>,
+        feed: UnboundedSender<Batch>,
+    ) -> Rc<Self> {
+        assert!(rules.len() <= super::MAX_RULES, "a run asks at most {} questions", super::MAX_RULES);
+        let open = RefCell::new(Batch::empty(worker, Instant::now()));
+        Rc::new(Self { worker, rules, sticky, harmed, feed, flying: RefCell::default(), open })
+    }
+
+    /// A unit arrived. `start` is when its clock began: its arrival, or the intended instant of own load.
+    pub fn begin(self: &Rc<Self>, arm: Arm, mark: PhaseMark, start: Instant, key: u64, op: u128) -> Unit {
+        let tick = mark.tick(Instant::now());
+        let flying = Flying { arm, phase: mark.phase, tick, start, head: None, key, op, decided: 0, harmed: false };
+        self.counts(&flying, |counts| counts.arrived += 1);
+        self.entry(&flying, None);
+        let slot = self.flying.borrow_mut().insert(flying);
+        Unit { recorder: self.clone(), slot, status: None, grpc: None, settled: false }
+    }
+
+    /// Tells what became of a treated operation or one of its calls.
+    pub fn tell(&self, event: Event) {
+        self.open.borrow_mut().events.push(event);
+    }
+
+    /// Counts something.
+    pub fn note(&self, note: Note) {
+        self.open.borrow_mut().notes[note as usize] += 1;
+    }
+
+    /// Units that are not over yet.
+    pub fn under_way(&self) -> usize {
+        self.flying.borrow().len()
+    }
+
+    /// Decides whoever is overdue, and hands over what was seen. `false` when nobody listens any more.
+    pub fn flush(&self) -> bool {
+        let now = Instant::now();
+        for (_, flying) in self.flying.borrow_mut().iter_mut() {
+            let elapsed = now.saturating_duration_since(flying.start);
+            let head = flying.head.map(|head| head.saturating_duration_since(flying.start));
+            for (index, rule) in self.rules.iter().enumerate() {
+                if flying.decided & (1 << index) == 0 && rule.overdue(elapsed, head) {
+                    self.decide(flying, index, true);
+                }
+            }
+        }
+        let mut batch = self.open.replace(Batch::empty(self.worker, Instant::now()));
+        batch.until = now;
+        self.feed.send(batch).is_ok()
+    }
+
+    fn settle(&self, slot: usize, mut outcome: Outcome) {
+        let mut flying = self.flying.borrow_mut().remove(slot);
+        outcome.total = flying.start.elapsed();
+        outcome.head = flying.head.map(|head| head.saturating_duration_since(flying.start));
+        for (index, rule) in self.rules.iter().enumerate() {
+            if flying.decided & (1 << index) == 0
+                && let Some(bad) = rule.judge(&outcome)
+            {
+                self.decide(&mut flying, index, bad);
+            }
+        }
+        let mut open = self.open.borrow_mut();
+        if outcome.end == End::Complete {
+            let micros = u32::try_from(outcome.total.as_micros()).unwrap_or(u32::MAX);
+            open.latencies.push((flying.phase, flying.arm, micros));
+        }
+        if flying.arm == Arm::Treatment && flying.phase == Phase::Inject {
+            let failed = outcome.end != End::Complete || outcome.status.is_none_or(|status| status >= 500);
+            open.events.push(Event::Operation { op: flying.op, failed, end: outcome.end, total: outcome.total });
+        }
+    }
+
+    fn decide(&self, flying: &mut Flying, index: usize, bad: bool) {
+        flying.decided |= 1 << index;
+        self.counts(flying, |counts| {
+            counts.decided[index] += 1;
+            counts.bad[index] += f64::from(bad);
+        });
+        self.entry(flying, Some((index as u8, bad)));
+        if bad && flying.arm == Arm::Treatment && flying.phase == Phase::Inject && !flying.harmed {
+            flying.harmed = true;
+            self.harmed.spend();
+        }
+    }
+
+    fn counts(&self, flying: &Flying, change: impl FnOnce(&mut Counts)) {
+        let mut open = self.open.borrow_mut();
+        change(&mut open.ticks.entry((flying.phase, flying.tick)).or_default()[flying.arm as usize]);
+    }
+
+    fn entry(&self, flying: &Flying, decided: Option<(u8, bool)>) {
+        if self.sticky {
+            let Flying { key, arm, phase, tick, .. } = *flying;
+            self.open.borrow_mut().entries.push(Entry { key, arm, phase, tick, decided });
+        }
+    }
+}
+
+
+/// A unit under way. Settled once; dropped before that, its caller gave up.
+#[derive(Debug)]
+pub struct Unit {
+    recorder: Rc<Recorder>,
+    slot: usize,
+    status: Option<u16>,
+    grpc: Option<u8>,
+    settled: bool,
+}
+
+impl Unit {
+    /// The head of the answer is there.
+    pub fn head(&mut self, status: u16, grpc: Option<u8>) {
+        self.status = Some(status);
+        self.grpc = grpc;
+        self.recorder.flying.borrow_mut()[self.slot].head = Some(Instant::now());
+    }
+
+    /// The trailers brought a gRPC status.
+    pub fn grpc(&mut self, code: u8) {
+        self.grpc = Some(code);
+    }
+
+    /// The exchange is over.
+    pub fn settle(mut self, end: End) {
+        self.finish(end);
+    }
+
+    fn finish(&mut self, end: End) {
+        self.settled = true;
+        let outcome =
+            Outcome { status: self.status, grpc: self.grpc, end, head: None, total: std::time::Duration::ZERO };
+        self.recorder.settle(self.slot, outcome);
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.finish(End::GaveUp);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The sum of what all workers saw, by phase and tick.
+
+use std::collections::{BTreeMap, HashMap};
+
+use hdrhistogram::Histogram;
+use tokio::time::Instant;
+
+use super::operation::Operations;
+use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase};
+
+/// What was seen of one arm in one tick.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Units that arrived.
+    pub arrived: u64,
+    /// Units of these that are decided, by rule.
+    pub decided: [u64; MAX_RULES],
+    /// Units of these that were bad, by rule; a fraction where a unit had several requests.
+    pub bad: [f64; MAX_RULES],
+}
+
+impl Counts {
+    /// Adds what somebody else saw.
+    pub fn add(&mut self, other: &Self) {
+        self.arrived += other.arrived;
+        for rule in 0..MAX_RULES {
+            self.decided[rule] += other.decided[rule];
+            self.bad[rule] += other.bad[rule];
+        }
+    }
+
+    /// Whether every unit is decided.
+    pub fn is_decided(&self, rule: usize) -> bool {
+        self.decided[rule] >= self.arrived
+    }
+}
+
+type Ticks = BTreeMap<(Phase, u32), [Counts; 3]>;
+
+/// The sum of what all workers saw.
+#[derive(Debug)]
+pub struct Tally {
+    requests: Ticks,
+    /// How many ticks a sticky unit is watched; nothing where the unit is the request.
+    window: Option<u32>,
+    people: HashMap<(Phase, Arm, u64), Person>,
+    latencies: BTreeMap<(Phase, Arm), Histogram<u32>>,
+    seen_until: Vec<Option<Instant>>,
+    /// Treated operations.
+    pub operations: Operations,
+    notes: [u64; Note::ALL.len()],
+}
+
+/// A sticky unit in one phase.
+#[derive(Clone, Copy, Debug)]
+struct Person {
+    first: u32,
+    requests: Counts,
+}
+
+impl Tally {
+    /// Nothing yet, from so many workers; with `window`, units are people who are watched for so many ticks.
+    pub fn new(workers: usize, window: Option<u32>) -> Self {
+        Self {
+            requests: Ticks::new(),
+            window,
+            people: HashMap::new(),
+            latencies: BTreeMap::new(),
+            seen_until: vec![None; workers],
+            operations: Operations::default(),
+            notes: [0; Note::ALL.len()],
+        }
+    }
+
+    /// Adds a batch.
+    pub fn add(&mut self, batch: Batch) {
+        for (tick, arms) in &batch.ticks {
+            let sums = self.requests.entry(*tick).or_default();
+            for (sum, counts) in sums.iter_mut().zip(arms) {
+                sum.add(counts);
+            }
+        }
+        for entry in &batch.entries {
+            self.enter(entry);
+        }
+        for (phase, arm, micros) in batch.latencies {
+            let histogram = self.latencies.entry((phase, arm)).or_insert_with(|| {
+                // One microsecond to ten minutes with two digits: 13 KiB.
+                Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are sound")
+            });
+            histogram.saturating_record(u64::from(micros));
+        }
+        for (sum, count) in self.notes.iter_mut().zip(batch.notes) {
+            *sum += count;
+        }
+        for event in batch.events {
+            self.operations.hear(event);
+        }
+        if let Some(seen) = self.seen_until.get_mut(batch.worker) {
+            *seen = Some(batch.until);
+        }
+    }
+
+    /// How often something was noted.
+    pub fn noted(&self, note: Note) -> u64 {
+        self.notes[note as usize]
+    }
+
+    fn enter(&mut self, entry: &Entry) {
+        let Some(window) = self.window else { return };
+        let person = self.people.entry((entry.phase, entry.arm, entry.key));
+        let person = person.or_insert(Person { first: entry.tick, requests: Counts::default() });
+        if entry.tick.saturating_sub(person.first) >= window {
+            return;
+        }
+        match entry.decided {
+            None => person.requests.arrived += 1,
+            Some((rule, bad)) => {
+                person.requests.decided[rule as usize] += 1;
+                person.requests.bad[rule as usize] += f64::from(bad);
+            }
+        }
+    }
+
+    /// Until when everything that arrived is in here.
+    pub fn complete_until(&self) -> Option<Instant> {
+        self.seen_until.iter().copied().min().flatten()
+    }
+
+    /// Requests by tick, for guards and charts, whatever the unit is.
+    pub fn requests(&self, phase: Phase) -> impl Iterator<Item = (u32, &[Counts; 3])> {
+        self.requests.range((phase, 0)..=(phase, u32::MAX)).map(|((_, tick), arms)| (*tick, arms))
+    }
+
+    /// Units by the tick of their arrival. People are decided when their window is over at tick `now`.
+    pub fn units(&self, phase: Phase, now: u32) -> BTreeMap<u32, [Counts; 3]> {
+        let Some(window) = self.window else {
+            return self.requests(phase).map(|(tick, arms)| (tick, *arms)).collect();
+        };
+        let mut ticks: BTreeMap<u32, [Counts; 3]> = BTreeMap::new();
+        for ((_, arm, _), person) in self.people.iter().filter(|((of, ..), _)| *of == phase) {
+            let counts = &mut ticks.entry(person.first).or_default()[*arm as usize];
+            counts.arrived += 1;
+            if now < person.first + window {
+                continue;
+            }
+            for rule in (0..MAX_RULES).filter(|rule| person.requests.is_decided(*rule)) {
+                counts.decided[rule] += 1;
+                counts.bad[rule] += person.requests.bad[rule] / person.requests.arrived as f64;
+            }
+        }
+        ticks
+    }
+
+    /// The sum of a phase's requests by arm.
+    pub fn sum(&self, phase: Phase) -> [Counts; 3] {
+        let mut sums = [Counts::default(); 3];
+        for (_, arms) in self.requests(phase) {
+            for (sum, counts) in sums.iter_mut().zip(arms) {
+                sum.add(counts);
+            }
+        }
+        sums
+    }
+
+    /// Latency of whole answers in milliseconds at some quantiles.
+    pub fn quantiles(&self, phase: Phase, arm: Arm, at: [f64; 4]) -> Option<[f64; 4]> {
+        let histogram = self.latencies.get(&(phase, arm))?;
+        Some(at.map(|quantile| histogram.value_at_quantile(quantile) as f64 / 1e3))
+    }
+
+    /// One quantile over all arms of a phase, in microseconds.
+    pub fn quantile_of_all(&self, phase: Phase, quantile: f64) -> Option<u64> {
+        let mut all = Histogram::<u32>::new_with_bounds(1, 600_000_000, 2).expect("the bounds are sound");
+        for arm in Arm::ALL {
+            if let Some(histogram) = self.latencies.get(&(phase, arm)) {
+                all.add(histogram).expect("both have the same bounds");
+            }
+        }
+        (!all.is_empty()).then(|| all.value_at_quantile(quantile))
+    }
+}

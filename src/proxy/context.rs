@@ -1,0 +1,245 @@
+//! Our member of the W3C baggage, and the keys that requests bring along.
+//!
+//! `baggage: pratfall=<token>.<t|c>.<op>` says which arm a request is in. It goes first, because the last member is
+//! the one that is lost when a service keeps only so many (decisions.md 3.1).
+
+use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
+
+use crate::measure::Arm;
+
+/// The field of the W3C baggage.
+pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
+const NAME: &str = "pratfall";
+
+/// W3C Baggage, 3.3.2: what every platform must be able to carry.
+const MOST_MEMBERS: usize = 64;
+const MOST_BYTES: usize = 8192;
+
+/// What our member of a request's baggage says.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mark {
+    /// The request belongs to an operation of an arm.
+    Arm {
+        /// The run.
+        token: u64,
+        /// Which arm.
+        arm: Arm,
+        /// Which operation.
+        op: u128,
+    },
+    /// The request is our own load's.
+    Own {
+        /// The run.
+        token: u64,
+        /// Which request it is.
+        index: u64,
+        /// When it was to leave, in microseconds since the run began.
+        intended: u64,
+    },
+}
+
+impl Mark {
+    /// The member's value.
+    pub fn value(&self) -> String {
+        match self {
+            Self::Arm { token, arm, op } => {
+                let arm = if *arm == Arm::Treatment { 't' } else { 'c' };
+                format!("{token:x}.{arm}.{op:x}")
+            }
+            Self::Own { token, index, intended } => format!("{token:x}.o.{index:x}.{intended:x}"),
+        }
+    }
+
+    /// The whole member.
+    pub fn member(&self) -> String {
+        format!("{NAME}={}", self.value())
+    }
+
+    fn parse(value: &str) -> Option<Self> {
+        // Properties of a member (`;ttl=1`) are somebody else's additions.
+        let mut parts = value.split(';').next()?.trim().split('.');
+        let number = |parts: &mut std::str::Split<'_, char>| u64::from_str_radix(parts.next()?, 16).ok();
+        let token = number(&mut parts)?;
+        let arm = match parts.next()? {
+            "t" => Arm::Treatment,
+            "c" => Arm::Control,
+            "o" => {
+                let (index, intended) = (number(&mut parts)?, number(&mut parts)?);
+                return parts.next().is_none().then_some(Self::Own { token, index, intended });
+            }
+            _ => return None,
+        };
+        let op = u128::from_str_radix(parts.next()?, 16).ok()?;
+        parts.next().is_none().then_some(Self::Arm { token, arm, op })
+    }
+}
+
+/// Reads our member. Of several the first counts: it is the one that we put there.
+pub fn read(headers: &HeaderMap) -> Option<Mark> {
+    members(headers).find_map(|(name, value)| (name == NAME).then(|| Mark::parse(value))?)
+}
+
+/// The value of somebody else's member.
+pub fn member<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    members(headers).find_map(|(other, value)| (other == name).then_some(value))
+}
+
+fn members(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
+    let lines = headers.get_all(BAGGAGE).into_iter().filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',')).filter_map(|member| {
+        let (name, value) = member.split_once('=')?;
+        Some((name.trim(), value.trim()))
+    })
+}
+
+/// Removes every member of our name; the rest stays as it is, byte for byte where there is nothing to remove.
+pub fn strip(headers: &mut HeaderMap) {
+    if !headers.contains_key(BAGGAGE) || !headers.get_all(BAGGAGE).iter().any(|line| has_ours(line.as_bytes())) {
+        return;
+    }
+    let kept: Vec<HeaderValue> = headers.get_all(BAGGAGE).iter().filter_map(without_ours).collect();
+    headers.remove(BAGGAGE);
+    for line in kept {
+        headers.append(BAGGAGE, line);
+    }
+}
+
+fn has_ours(line: &[u8]) -> bool {
+    line.split(|byte| *byte == b',').any(is_ours)
+}
+
+fn is_ours(member: &[u8]) -> bool {
+    let name = member.split(|byte| *byte == b'=').next().unwrap_or_default();
+    name.trim_ascii() == NAME.as_bytes()
+}
+
+fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
+    if !has_ours(line.as_bytes()) {
+        return Some(line.clone());
+    }
+    let kept: Vec<&[u8]> = line.as_bytes().split(|byte| *byte == b',').filter(|member| !is_ours(member)).collect();
+    let joined = kept.join(&b',');
+    if joined.trim_ascii().is_empty() { None } else { HeaderValue::from_bytes(joined.trim_ascii()).ok() }
+}
+
+/// Puts our member first, into one line with all others. `false`, and nothing is changed, where there is no room.
+pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
+    strip(headers);
+    let mut line = mark.member().into_bytes();
+    let mut count = 1;
+    for others in headers.get_all(BAGGAGE) {
+        line.push(b',');
+        line.extend_from_slice(others.as_bytes());
+        count += others.as_bytes().split(|byte| *byte == b',').count();
+    }
+    if count > MOST_MEMBERS || line.len() > MOST_BYTES {
+        return false;
+    }
+    match HeaderValue::from_bytes(&line) {
+        Ok(line) => {
+            headers.insert(BAGGAGE, line);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// The trace that a request belongs to: `traceparent`, `b3` (both forms), or `x-request-id`.
+pub fn trace(headers: &HeaderMap) -> Option<&[u8]> {
+    let field = |name: &'static str| headers.get(name).map(HeaderValue::as_bytes);
+    // W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags; an all-zero id is none.
+    let traceparent = field("traceparent").and_then(|value| value.split(|byte| *byte == b'-').nth(1));
+    let traceparent = traceparent.filter(|id| id.len() == 32 && id.iter().any(|byte| *byte != b'0'));
+    let b3 = || field("b3").and_then(|value| value.split(|byte| *byte == b'-').next()).filter(|id| id.len() >= 16);
+    traceparent.or_else(b3).or_else(|| field("x-b3-traceid")).or_else(|| field("x-request-id"))
+}
+
+/// The value of a cookie.
+pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
+    let lines = headers.get_all(COOKIE).into_iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).find_map(|pair| {
+        let pair = pair.trim_ascii_start();
+        let rest = pair.strip_prefix(name.as_bytes())?;
+        rest.strip_prefix(b"=")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(lines: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            headers.append(BAGGAGE, HeaderValue::from_str(line).unwrap());
+        }
+        headers
+    }
+
+    fn lines(headers: &HeaderMap) -> Vec<&str> {
+        headers.get_all(BAGGAGE).iter().map(|line| line.to_str().unwrap()).collect()
+    }
+
+    const MARK: Mark = Mark::Arm { token: 0xab, arm: Arm::Treatment, op: 0x17 };
+
+    #[test]
+    fn our_member_goes_first_and_says_the_same_on_the_other_side() {
+        let mut headers = headers(&["tenant=acme;p=1", "beta=1"]);
+        assert!(write(&mut headers, &MARK));
+        assert_eq!(lines(&headers), ["pratfall=ab.t.17,tenant=acme;p=1,beta=1"]);
+        assert_eq!(read(&headers), Some(MARK));
+        let own = Mark::Own { token: 1, index: 2, intended: 3 };
+        assert!(write(&mut headers, &own));
+        assert_eq!(read(&headers), Some(own), "the old member is gone");
+    }
+
+    #[test]
+    fn stripping_leaves_everybody_elses_members_as_they_are() {
+        for (before, after) in [
+            (vec!["a=1 , b=2"], vec!["a=1 , b=2"]),
+            (vec!["pratfall=1.t.2"], vec![]),
+            (vec!["a=1,pratfall=1.t.2,b=2", "c=3"], vec!["a=1,b=2", "c=3"]),
+            (vec![" pratfall = 1.t.2 ,a=1"], vec!["a=1"]),
+            (vec!["pratfalls=1,xpratfall=2"], vec!["pratfalls=1,xpratfall=2"]),
+        ] {
+            let mut headers = headers(&before);
+            strip(&mut headers);
+            assert_eq!(lines(&headers), after, "{before:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_exactly_our_member_is_not_believed() {
+        for value in ["", "x.t.1", "1.x.2", "1.t", "1.t.2.3", "1.o.2", "1.t.g", "1.t.111111111111111111111111111111111"]
+        {
+            assert_eq!(read(&headers(&[&format!("pratfall={value}")])), None, "{value}");
+        }
+        assert_eq!(read(&headers(&["pratfall=ab.t.17;ttl=1"])), Some(MARK));
+    }
+
+    #[test]
+    fn without_room_the_request_stays_as_it_was() {
+        let many = (0..64).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+        let long = format!("k={}", "v".repeat(8180));
+        for full in [many, long] {
+            let mut headers = headers(&[&full]);
+            assert!(!write(&mut headers, &MARK));
+            assert_eq!(lines(&headers), [full.as_str()]);
+        }
+    }
+
+    #[test]
+    fn keys_are_found_where_people_put_them() {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-request-id", HeaderValue::from_static("r1"));
+        assert_eq!(trace(&headers), Some(&b"r1"[..]));
+        headers.insert("b3", HeaderValue::from_static("80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"));
+        assert_eq!(trace(&headers), Some(&b"80f198ee56343ba864fe8b2a57d3eff7"[..]));
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        headers.insert("traceparent", HeaderValue::from_static(traceparent));
+        assert_eq!(trace(&headers), Some(&b"4bf92f3577b34da6a3ce929d0e0e4736"[..]));
+        headers.insert(COOKIE, HeaderValue::from_static("a=1; session=xyz; sessions=no"));
+        assert_eq!(cookie(&headers, "session"), Some(&b"xyz"[..]));
+        assert_eq!(cookie(&headers, "sess"), None);
+    }
+}

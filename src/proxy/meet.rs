@@ -1,0 +1,199 @@
+//! A treated call meets the fault, or is spared for a reason that is counted.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use http::header::HeaderValue;
+use http::{Request, Response};
+use tokio::time::Instant;
+use tower::{Service, ServiceExt, service_fn};
+
+use super::listen::MARK;
+use super::trial::{Here, Injecting, Next, Trial};
+use crate::fault::{self, Arrived, Draw, Injected, Once, Testimony, Witness};
+use crate::measure::operation::{Event, Met};
+use crate::measure::{Arm, Note, Phase, Recorder};
+use crate::service::{Body, Error};
+
+/// How often the same call of an operation was seen. Bounded: the oldest half is forgotten when it is full.
+#[derive(Debug, Default)]
+pub(super) struct Attempts(HashMap<(u128, u64), u32>);
+
+/// Distinct calls that are remembered: 6 MiB at the most.
+const MOST: usize = 100_000;
+
+impl Attempts {
+    fn next(&mut self, op: u128, call: u64) -> u32 {
+        if self.0.len() >= MOST {
+            self.0.clear();
+        }
+        let attempts = self.0.entry((op, call)).or_default();
+        *attempts += 1;
+        *attempts
+    }
+}
+
+/// Lets a call meet the fault if it is meant, and tells what it met.
+pub(super) async fn meet(
+    here: &Here<'_>,
+    trial: &Arc<Trial>,
+    recorder: &Rc<Recorder>,
+    arm: Arm,
+    op: u128,
+    mut request: Request<Body>,
+    next: Next,
+) -> Result<Response<Body>, Error> {
+    if arm != Arm::Treatment {
+        return next(request).await;
+    }
+    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let call = trial.chance.bits("call", format!("{} {target}", request.method()).as_bytes());
+    let news = News {
+        recorder: recorder.clone(),
+        op,
+        call,
+        unsafe_method: !request.method().is_safe(),
+        witness: Witness::default(),
+        told: false,
+    };
+    let injecting = match chosen(here, trial, recorder, op, call, &request) {
+        Ok(injecting) => injecting,
+        Err(why) => {
+            recorder.note(why);
+            if phase_of(op) == Some(Phase::Inject) {
+                news.tell(Met::Nothing);
+            }
+            return next(request).await;
+        }
+    };
+    recorder.note(Note::Faulted);
+    let _held = trial.hold();
+    let draw = draw(trial, op, call, injecting.attempt);
+    let extensions = request.extensions_mut();
+    extensions.insert(Arrived(Instant::now()));
+    extensions.insert(Draw(draw));
+    extensions.insert(news.witness.clone());
+    let upstream = service_fn(move |request| next(request));
+    let mut faulted = fault::stack(&injecting.on.faults, Once::new(upstream), &injecting.on.stop);
+    let result = faulted.ready().await?.call(request).await;
+    let met = news.met(&result);
+    news.tell(met);
+    result.map(|mut response| {
+        if let Some(Injected(kind)) = response.extensions().get().copied()
+            && here.listener.config.mark
+            && let Ok(value) = HeaderValue::try_from(format!("{}; fault={kind}", trial.run))
+        {
+            response.headers_mut().insert(MARK, value);
+        }
+        response
+    })
+}
+
+/// A fault that a call is to meet.
+struct Chosen {
+    on: Arc<Injecting>,
+    attempt: u32,
+}
+
+fn chosen(
+    here: &Here<'_>,
+    trial: &Trial,
+    recorder: &Recorder,
+    op: u128,
+    call: u64,
+    request: &Request<Body>,
+) -> Result<Chosen, Note> {
+    let inject = &trial.experiment.inject;
+    let on = trial.injecting.load_full().filter(|_| phase_of(op) == Some(Phase::Inject)).ok_or(Note::SparedEnded)?;
+    if !inject.matches.matches(request, Some(here.caller)) {
+        return Err(Note::SparedNoMatch);
+    }
+    if trial.limits.protects(&inject.at, request.uri().path()) {
+        return Err(Note::SparedProtected);
+    }
+    recorder.note(Note::Eligible);
+    let attempt = trial.attempts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next(op, call);
+    if inject.attempts.is_some_and(|most| attempt > most) {
+        return Err(Note::SparedAttempts);
+    }
+    if inject.share.ratio() < 1.0 && crate::chance::unit(draw(trial, op, call, attempt) ^ SHARE) >= inject.share.ratio()
+    {
+        return Err(Note::SparedShare);
+    }
+    if trial.held.load(Ordering::Relaxed) >= trial.limits.max_held() {
+        return Err(Note::SparedLimit);
+    }
+    let spend = |left: u64| left.checked_sub(1);
+    if trial.faults_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err() {
+        return Err(Note::SparedBudget);
+    }
+    Ok(Chosen { on, attempt })
+}
+
+/// Tells the draw of the share from the draws of the faults themselves.
+const SHARE: u64 = 0x5348_4152_4553_4841;
+
+/// What a call draws from: its key, what it calls, and which attempt it is; never the time or the order of arrival.
+fn draw(trial: &Trial, op: u128, call: u64, attempt: u32) -> u64 {
+    let key = (op >> 64) as u64;
+    let mut what = [0; 20];
+    what[..8].copy_from_slice(&key.to_be_bytes());
+    what[8..16].copy_from_slice(&call.to_be_bytes());
+    what[16..].copy_from_slice(&attempt.to_be_bytes());
+    trial.chance.bits("draw", &what)
+}
+
+/// The phase in which an operation arrived: it is part of its number.
+fn phase_of(op: u128) -> Option<Phase> {
+    Phase::ALL.into_iter().find(|phase| *phase as u128 == op & 0xff)
+}
+
+/// What there is to tell about a call; dropped before it was told, the caller left.
+struct News {
+    recorder: Rc<Recorder>,
+    op: u128,
+    call: u64,
+    unsafe_method: bool,
+    witness: Witness,
+    told: bool,
+}
+
+impl News {
+    fn met(&self, result: &Result<Response<Body>, Error>) -> Met {
+        let Testimony { asked, waited, released } = self.witness.hear();
+        match (asked, waited, result) {
+            (Some((asked, _)), Some(applied), _) => Met::Waited { asked, applied },
+            _ if released => Met::Released,
+            (_, _, Ok(response)) => Met::Error(response.status().as_u16()),
+            (_, _, Err(_)) => Met::Cut,
+        }
+    }
+
+    fn tell(mut self, met: Met) {
+        self.say(met);
+    }
+
+    fn say(&mut self, met: Met) {
+        self.told = true;
+        let Self { op, call, unsafe_method, .. } = *self;
+        self.recorder.tell(Event::Call { op, call, unsafe_method, met });
+    }
+}
+
+impl Drop for News {
+    fn drop(&mut self) {
+        if self.told {
+            return;
+        }
+        match self.witness.hear() {
+            Testimony { waited: Some(applied), asked: Some((asked, _)), .. } => {
+                self.say(Met::Waited { asked, applied })
+            }
+            Testimony { released: true, .. } => self.say(Met::Released),
+            Testimony { asked: Some((asked, since)), .. } => self.say(Met::Left { asked, after: since.elapsed() }),
+            _ => self.say(Met::Cut),
+        }
+    }
+}

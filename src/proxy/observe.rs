@@ -1,0 +1,61 @@
+//! Watches an answer to its last byte, so that its unit is settled with what really happened.
+
+use http::{HeaderMap, Response};
+
+use crate::measure::{End, Unit};
+use crate::service::{Body, Error, Origin, Watch};
+
+/// Settles a unit by what became of its request: at once where there is no answer, at the end of its body otherwise.
+pub(super) fn unit(mut unit: Unit, result: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
+    match result {
+        Ok(response) => {
+            unit.head(response.status().as_u16(), grpc_status(response.headers()));
+            if http_body::Body::is_end_stream(response.body()) {
+                unit.settle(End::Complete);
+                return Ok(response);
+            }
+            Ok(response.map(|body| body.watch(|before| Observed { unit, before })))
+        }
+        Err(error) => {
+            unit.settle(end(&error));
+            Err(error)
+        }
+    }
+}
+
+/// A unit whose answer is on its way. Dropped before the end, its caller gave up.
+struct Observed {
+    unit: Unit,
+    before: Option<Box<dyn Watch>>,
+}
+
+impl Watch for Observed {
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(code) = grpc_status(trailers) {
+            self.unit.grpc(code);
+        }
+        if let Some(before) = &mut self.before {
+            before.trailers(trailers);
+        }
+    }
+
+    fn end(self: Box<Self>, result: Result<(), &Error>) {
+        let Self { unit, before } = *self;
+        unit.settle(result.map_or_else(end, |()| End::Complete));
+        if let Some(before) = before {
+            before.end(result);
+        }
+    }
+}
+
+fn end(error: &Error) -> End {
+    match (error, error.origin()) {
+        (Error::Timeout, _) => End::Timeout,
+        (_, Origin::Caller) => End::GaveUp,
+        _ => End::Transport,
+    }
+}
+
+fn grpc_status(headers: &HeaderMap) -> Option<u8> {
+    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+}

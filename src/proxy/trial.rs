@@ -1,0 +1,365 @@
+//! The hinge between lab and traffic: who is enrolled, and who meets the fault.
+//!
+//! Being enrolled and injecting are values. Whatever the way out of a run, dropping them ends it: no fault stays on,
+//! and whoever is held is let go.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::{Request, Response};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::context::{self, Mark};
+use super::listen::Listener;
+use super::meet::{Attempts, meet};
+use super::observe;
+use super::worker::Worker;
+use crate::chance::Chance;
+use crate::experiment::limits::Limits;
+use crate::experiment::{By, Experiment, Slice};
+use crate::fault::Fault;
+use crate::measure::{Arm, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule};
+use crate::service::{Body, Error};
+use crate::units::Seed;
+
+/// What comes after us on a request's way: the upstream.
+pub type Next = Rc<dyn Fn(Request<Body>) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>>;
+
+/// One run, as the data plane sees it.
+#[derive(Debug)]
+pub struct Trial {
+    /// The run's id: callers see it on answers that a fault made.
+    pub run: String,
+    /// What marks the run's own requests; nobody outside can guess it.
+    pub token: u64,
+    pub(super) chance: Chance,
+    pub(super) experiment: Arc<Experiment>,
+    pub(super) slice_at: usize,
+    pub(super) inject_at: usize,
+    pub(super) limits: Arc<Limits>,
+    pub(super) attempts: Mutex<Attempts>,
+    /// Faults that may still be injected.
+    pub(super) faults_left: AtomicU64,
+    /// Requests held at this moment.
+    pub(super) held: AtomicU64,
+    rules: Arc<[Rule]>,
+    only_own: bool,
+    epoch: Instant,
+    treatment: AtomicU64,
+    control: f64,
+    phase: ArcSwap<PhaseMark>,
+    pub(super) injecting: ArcSwapOption<Injecting>,
+    harmed: Arc<Budget>,
+    feed: UnboundedSender<Batch>,
+}
+
+/// A fault that is on.
+#[derive(Debug)]
+pub(super) struct Injecting {
+    pub(super) faults: Vec<Fault>,
+    /// Lets go whoever is held.
+    pub(super) stop: CancellationToken,
+}
+
+/// What a trial is made of, beside the experiment.
+#[derive(Debug)]
+pub struct Terms {
+    /// The run's id.
+    pub run: String,
+    /// Where chance comes from.
+    pub seed: Seed,
+    /// What is asked of each unit: the indicators first, then the guards.
+    pub rules: Vec<Rule>,
+    /// What may be injected.
+    pub limits: Arc<Limits>,
+    /// Treated units that may come to harm; cancels its token when they have.
+    pub harmed: Budget,
+    /// Faults that may be injected in all.
+    pub max_faulted: Option<u64>,
+    /// The listeners where the slice is chosen and the fault waits.
+    pub places: (usize, usize),
+}
+
+impl Trial {
+    /// A run that is not enrolled yet, and what its recorders will say.
+    pub fn new(experiment: Arc<Experiment>, terms: Terms) -> (Arc<Self>, UnboundedReceiver<Batch>) {
+        let (feed, batches) = unbounded_channel();
+        let Slice { treatment, control, .. } = &experiment.slice;
+        let now = Instant::now();
+        let trial = Self {
+            chance: Chance::new(terms.seed, &experiment.name),
+            token: rand::random(),
+            run: terms.run,
+            slice_at: terms.places.0,
+            inject_at: terms.places.1,
+            limits: terms.limits,
+            attempts: Mutex::default(),
+            faults_left: AtomicU64::new(terms.max_faulted.unwrap_or(u64::MAX)),
+            held: AtomicU64::new(0),
+            rules: terms.rules.into(),
+            only_own: experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own && traffic.command.is_none()),
+            epoch: now,
+            treatment: AtomicU64::new(treatment.first().map_or(0.0, |share| share.ratio()).to_bits()),
+            control: control.ratio(),
+            phase: ArcSwap::from_pointee(PhaseMark { phase: Phase::Baseline, since: now }),
+            injecting: ArcSwapOption::empty(),
+            harmed: Arc::new(terms.harmed),
+            feed,
+            experiment,
+        };
+        (Arc::new(trial), batches)
+    }
+
+    /// The value of the baggage field that marks a request of our own load.
+    pub fn own_mark(&self, index: u64, intended: Instant) -> String {
+        let intended = intended.saturating_duration_since(self.epoch).as_micros() as u64;
+        Mark::Own { token: self.token, index, intended }.member()
+    }
+
+    /// Begins a phase, and says when it began.
+    pub fn begin(&self, phase: Phase) -> PhaseMark {
+        let mark = PhaseMark { phase, since: Instant::now() };
+        self.phase.store(Arc::new(mark));
+        mark
+    }
+
+    /// Changes the treatment's share: the next step of a ramp.
+    pub fn treat(&self, share: f64) {
+        self.treatment.store(share.to_bits(), Ordering::Relaxed);
+    }
+
+    /// The failure budget.
+    pub fn harmed(&self) -> &Budget {
+        &self.harmed
+    }
+
+    /// Requests that are held at this moment.
+    pub fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
+        let sticky = self.experiment.slice.by.is_sticky();
+        Recorder::new(worker, self.rules.clone(), sticky, self.harmed.clone(), self.feed.clone())
+    }
+
+    /// Counts a request as held, for as long as the guard lives.
+    pub(super) fn hold(self: &Arc<Self>) -> Held {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        Held(self.clone())
+    }
+
+    fn arm(&self, key: &[u8]) -> Arm {
+        let treatment = f64::from_bits(self.treatment.load(Ordering::Relaxed));
+        Arm::of(self.chance.draw("arm", key), treatment, self.control)
+    }
+}
+
+/// A request that is held, in the count of those.
+#[derive(Debug)]
+pub(super) struct Held(Arc<Trial>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.held.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Both arms are recorded. Dropping it ends the run in the data plane, whatever the reason.
+#[derive(Debug)]
+pub struct Enrolled {
+    listeners: Vec<Arc<Listener>>,
+    trial: Arc<Trial>,
+}
+
+impl Enrolled {
+    /// Makes a run known to all listeners.
+    pub fn new(listeners: &[Arc<Listener>], trial: Arc<Trial>) -> Self {
+        for listener in listeners {
+            listener.trials.rcu(|trials| {
+                let mut trials = Vec::clone(trials);
+                trials.push(trial.clone());
+                trials
+            });
+            listener.live.store(true, Ordering::Release);
+        }
+        Self { listeners: listeners.to_vec(), trial }
+    }
+
+    /// Turns the fault on.
+    pub fn inject(&self) -> Injection {
+        let stop = CancellationToken::new();
+        let faults = self.trial.experiment.inject.faults.clone();
+        self.trial.injecting.store(Some(Arc::new(Injecting { faults, stop: stop.clone() })));
+        Injection { trial: self.trial.clone(), stop }
+    }
+}
+
+impl Drop for Enrolled {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            listener.trials.rcu(|trials| {
+                trials.iter().filter(|trial| !Arc::ptr_eq(trial, &self.trial)).cloned().collect::<Vec<_>>()
+            });
+            listener.live.store(!listener.trials.load().is_empty(), Ordering::Release);
+        }
+    }
+}
+
+/// The fault is on. Dropping it turns it off and lets go whoever is held.
+#[derive(Debug)]
+pub struct Injection {
+    trial: Arc<Trial>,
+    stop: CancellationToken,
+}
+
+impl Injection {
+    /// No new fault starts; whoever is held stays held until this is dropped.
+    pub fn close(&self) {
+        self.trial.injecting.store(None);
+    }
+}
+
+impl Drop for Injection {
+    fn drop(&mut self) {
+        self.close();
+        self.stop.cancel();
+    }
+}
+
+/// Where a request is.
+pub struct Here<'a> {
+    /// The worker that has it.
+    pub worker: &'a Rc<Worker>,
+    /// The listener it came to.
+    pub listener: &'a Listener,
+    /// Who sent it.
+    pub caller: IpAddr,
+    /// The runs that are live.
+    pub trials: &'a [Arc<Trial>],
+}
+
+impl std::fmt::Debug for Here<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Here").field("listener", &self.listener.config.name).finish_non_exhaustive()
+    }
+}
+
+/// Takes a request through the runs that are live: enrolled where a slice is, faulted where a fault waits.
+pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Result<Response<Body>, Error> {
+    let index = here.listener.index;
+    let mark = context::read(request.headers());
+    if let Some(trial) = here.trials.iter().find(|trial| trial.slice_at == index) {
+        return enter(here, trial, mark, request, next).await;
+    }
+    if let Some(trial) = here.trials.iter().find(|trial| trial.inject_at == index) {
+        return arrive(here, trial, mark, request, next).await;
+    }
+    if !here.listener.config.trust_baggage || here.listener.config.external {
+        context::strip(request.headers_mut());
+    }
+    next(request).await
+}
+
+/// At the slice: chooses the arm, marks the request, and watches what becomes of it.
+async fn enter(
+    here: &Here<'_>,
+    trial: &Arc<Trial>,
+    mark: Option<Mark>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Result<Response<Body>, Error> {
+    context::strip(request.headers_mut());
+    let slice = &trial.experiment.slice;
+    let own = match mark {
+        Some(Mark::Own { token, index, intended }) if token == trial.token => Some((index, intended)),
+        _ => None,
+    };
+    if (trial.only_own && own.is_none()) || !slice.matches.matches(&request, Some(here.caller)) {
+        return next(request).await;
+    }
+    let recorder = here.worker.recorder(trial);
+    if trial.limits.protects(&slice.at, request.uri().path()) {
+        recorder.note(Note::Protected);
+        return next(request).await;
+    }
+    let number = here.worker.next_operation();
+    let Some(key) = key(trial, here, &request, own.map(|(index, _)| index), number) else {
+        recorder.note(Note::Unkeyed);
+        return next(request).await;
+    };
+    let phase = **trial.phase.load();
+    let arm = trial.arm(&key);
+    let key = trial.chance.bits("key", &key);
+    // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two requests are one.
+    let op = u128::from(key) << 64
+        | (here.worker.index as u128 & 0xff) << 40
+        | u128::from(number) << 8
+        | phase.phase as u128;
+    if arm != Arm::Bystander && !here.listener.config.external {
+        let mark = Mark::Arm { token: trial.token, arm, op };
+        if !context::write(request.headers_mut(), &mark) {
+            recorder.note(Note::NoRoom);
+            return next(request).await;
+        }
+    }
+    let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
+    let unit = recorder.begin(arm, phase, start, key, op);
+    let result = if trial.inject_at == trial.slice_at && arm != Arm::Bystander {
+        meet(here, trial, &recorder, arm, op, request, next).await
+    } else {
+        next(request).await
+    };
+    observe::unit(unit, result)
+}
+
+/// Where the fault is: only who carries this run's mark of the treatment can meet it.
+async fn arrive(
+    here: &Here<'_>,
+    trial: &Arc<Trial>,
+    mark: Option<Mark>,
+    mut request: Request<Body>,
+    next: Next,
+) -> Result<Response<Body>, Error> {
+    if here.listener.config.external {
+        context::strip(request.headers_mut());
+    }
+    let recorder = here.worker.recorder(trial);
+    match mark {
+        Some(Mark::Arm { token, arm, op }) if token == trial.token => {
+            recorder.note(if arm == Arm::Treatment { Note::CarriedTreatment } else { Note::CarriedControl });
+            meet(here, trial, &recorder, arm, op, request, next).await
+        }
+        _ => {
+            if trial.experiment.inject.matches.matches(&request, Some(here.caller)) {
+                recorder.note(Note::Uncarried);
+            }
+            next(request).await
+        }
+    }
+}
+
+/// What is drawn for a request. Own load always has a key: its index.
+fn key(trial: &Trial, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
+    let headers = request.headers();
+    let itself = || {
+        let worker = here.worker.index as u64;
+        own.unwrap_or_else(|| worker << 32 | u64::from(number)).to_be_bytes().to_vec()
+    };
+    let written = match &trial.experiment.slice.by {
+        By::Request => return Some(itself()),
+        By::Trace => return Some(context::trace(headers).map_or_else(itself, <[u8]>::to_vec)),
+        By::ClientIp => return Some(here.caller.to_string().into_bytes()),
+        By::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
+        By::Cookie(name) => context::cookie(headers, name).map(<[u8]>::to_vec),
+    };
+    written.filter(|key| !key.is_empty()).or_else(|| own.map(|index| index.to_be_bytes().to_vec()))
+}

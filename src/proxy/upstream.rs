@@ -1,0 +1,247 @@
+//! The way to an upstream: one pool a worker, no locks.
+//!
+//! HTTP/1 connections are taken last in, first out, so that the hottest is used and the rest can age. A connection goes
+//! back when the body of its answer has been read to the end, and never after an error.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, Response, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+
+use super::config::{Scheme, Target, Timeouts};
+use super::worker::LocalExec;
+use crate::service::{Body, Error, Watch};
+
+/// Idle connections that a worker keeps for one upstream, at most: as many as nginx is usually told to.
+const MOST_IDLE: usize = 256;
+
+/// How long an idle connection is trusted: most servers keep theirs for 60 s or more, some for 5 s and say so by closing.
+const IDLE_FOR: Duration = Duration::from_secs(50);
+
+/// A worker's connections to all upstreams.
+#[derive(Debug, Default)]
+pub(super) struct Upstreams {
+    pools: RefCell<HashMap<Target, Rc<Pool>>>,
+}
+
+#[derive(Debug, Default)]
+struct Pool {
+    idle: RefCell<Vec<(http1::SendRequest<Body>, Instant)>>,
+    shared: RefCell<Option<http2::SendRequest<Body>>>,
+}
+
+impl Upstreams {
+    /// Sends a request that has the upstream's form already.
+    pub(super) async fn send(
+        &self,
+        target: &Target,
+        timeouts: &Timeouts,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Error> {
+        let pool = self.pool(target);
+        match target.scheme {
+            Scheme::Http => pool.send_h1(target, timeouts, request).await,
+            Scheme::H2c => pool.send_h2(target, timeouts, request).await,
+            Scheme::Https => Err(Error::Refused("upstreams over TLS are not served by this version")),
+        }
+    }
+
+    fn pool(&self, target: &Target) -> Rc<Pool> {
+        if let Some(pool) = self.pools.borrow().get(target) {
+            return pool.clone();
+        }
+        self.pools.borrow_mut().entry(target.clone()).or_default().clone()
+    }
+}
+
+impl Pool {
+    async fn send_h1(
+        self: Rc<Self>,
+        target: &Target,
+        timeouts: &Timeouts,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Error> {
+        if let Some(mut sender) = self.take() {
+            let again = Again::of(&request);
+            match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
+                Ok(response) => return Ok(self.lend(sender, response, timeouts)),
+                // Nothing was sent, or nothing that must not be sent twice: the connection had died unnoticed.
+                Err(mut error) => match (error.take_message(), again) {
+                    (Some(unsent), _) => request = unsent,
+                    (None, Some(again)) => request = again.request(),
+                    (None, None) => return Err(Error::Broken(error.into_error())),
+                },
+            }
+        }
+        let stream = connect(target, timeouts).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Error::Broken)?;
+        tokio::task::spawn_local(connection);
+        match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
+            Ok(response) => Ok(self.lend(sender, response, timeouts)),
+            Err(error) => Err(Error::Broken(error.into_error())),
+        }
+    }
+
+    async fn send_h2(
+        self: Rc<Self>,
+        target: &Target,
+        timeouts: &Timeouts,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Error> {
+        let ready = self.shared.borrow().clone().filter(|sender| !sender.is_closed());
+        let mut sender = match ready {
+            Some(sender) => sender,
+            None => {
+                let stream = connect(target, timeouts).await?;
+                let handshake = http2::handshake(LocalExec, TokioIo::new(stream)).await;
+                let (sender, connection) = handshake.map_err(Error::Broken)?;
+                tokio::task::spawn_local(connection);
+                *self.shared.borrow_mut() = Some(sender.clone());
+                sender
+            }
+        };
+        match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
+            Ok(response) => Ok(response.map(|body| Body::from(body).stall_after(timeouts.body_stall.get()))),
+            Err(error) => Err(Error::Broken(error.into_error())),
+        }
+    }
+
+    fn take(&self) -> Option<http1::SendRequest<Body>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some((sender, since)) = idle.pop() {
+            if sender.is_ready() && since.elapsed() < IDLE_FOR {
+                return Some(sender);
+            }
+        }
+        None
+    }
+
+    fn put(&self, sender: http1::SendRequest<Body>) {
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() >= MOST_IDLE || idle.first().is_some_and(|(_, since)| since.elapsed() > IDLE_FOR) {
+            idle.remove(0);
+        }
+        idle.push((sender, Instant::now()));
+    }
+
+    fn lend(
+        self: Rc<Self>,
+        sender: http1::SendRequest<Body>,
+        response: Response<Incoming>,
+        timeouts: &Timeouts,
+    ) -> Response<Body> {
+        let (head, body) = response.into_parts();
+        if body.is_end_stream() {
+            self.put(sender);
+            return Response::from_parts(head, Body::empty());
+        }
+        let body = Body::from(body).stall_after(timeouts.body_stall.get());
+        Response::from_parts(head, body.watch(|before| Lease { pool: self, sender, before }))
+    }
+}
+
+/// Gives a connection back when the body of its answer is over. Dropped before that, the connection is closed.
+struct Lease {
+    pool: Rc<Pool>,
+    sender: http1::SendRequest<Body>,
+    before: Option<Box<dyn Watch>>,
+}
+
+impl Watch for Lease {
+    fn end(self: Box<Self>, result: Result<(), &Error>) {
+        if result.is_ok() {
+            self.pool.put(self.sender);
+        }
+        if let Some(before) = self.before {
+            before.end(result);
+        }
+    }
+}
+
+/// A request that may be sent again: a GET or HEAD without a body.
+struct Again {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Again {
+    fn of(request: &Request<Body>) -> Option<Self> {
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream();
+        safe.then(|| Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            headers: request.headers().clone(),
+        })
+    }
+
+    fn request(self) -> Request<Body> {
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.headers_mut() = self.headers;
+        request
+    }
+}
+
+/// Waits for the head of the answer. The timeout runs from the end of the request, so that an upload may take its time.
+async fn answer<F, T>(
+    timeouts: &Timeouts,
+    request: Request<Body>,
+    send: impl FnOnce(Request<Body>) -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = T>,
+{
+    let span = timeouts.response.get();
+    if request.body().is_end_stream() {
+        return timeout(span, send(request)).await.map_err(|_| Error::Timeout);
+    }
+    let sent = Rc::new(std::cell::Cell::new(None));
+    let done = sent.clone();
+    let request = request.map(|body| body.watch(|before| Sent { at: done, before }));
+    let mut sending = std::pin::pin!(send(request));
+    let mut deadline = Instant::now() + span;
+    loop {
+        match tokio::time::timeout_at(deadline, &mut sending).await {
+            Ok(answer) => return Ok(answer),
+            Err(_) => match sent.get() {
+                Some(at) if at + span <= Instant::now() => return Err(Error::Timeout),
+                Some(at) => deadline = at + span,
+                None => deadline = Instant::now() + span,
+            },
+        }
+    }
+}
+
+/// Notes when the body of a request has been sent.
+struct Sent {
+    at: Rc<std::cell::Cell<Option<Instant>>>,
+    before: Option<Box<dyn Watch>>,
+}
+
+impl Watch for Sent {
+    fn end(self: Box<Self>, result: Result<(), &Error>) {
+        self.at.set(Some(Instant::now()));
+        if let Some(before) = self.before {
+            before.end(result);
+        }
+    }
+}
+
+async fn connect(target: &Target, timeouts: &Timeouts) -> Result<TcpStream, Error> {
+    let connecting = TcpStream::connect((target.host.as_str(), target.port));
+    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+    let stream = timeout(timeouts.connect.get(), connecting).await.map_err(late).flatten().map_err(Error::Connect)?;
+    stream.set_nodelay(true).map_err(Error::Connect)?;
+    Ok(stream)
+}

@@ -1,0 +1,272 @@
+//! What every seam of the data plane speaks: a body that streams, and an error that knows whose fault it is.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::{Sleep, sleep};
+
+/// A body on its way through: nothing is ever buffered whole.
+///
+/// A struct over an enum instead of a boxed body: a request that meets no fault must not pay for a box.
+pub struct Body {
+    inner: Inner,
+    watch: Option<Box<dyn Watch>>,
+    stall: Option<Stall>,
+}
+
+/// How long a body may stand still; the timer exists only while it does.
+struct Stall {
+    after: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+enum Inner {
+    Empty,
+    Bytes(Bytes),
+    Incoming(Incoming),
+    Faulted(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>),
+}
+
+/// Somebody who wants to know how a body ends. Dropped without [`Watch::end`]: nobody read it to its end.
+pub trait Watch {
+    /// The trailers, if there are any.
+    fn trailers(&mut self, _trailers: &http::HeaderMap) {}
+
+    /// The body is over, whole or broken.
+    fn end(self: Box<Self>, result: Result<(), &Error>);
+}
+
+impl Body {
+    /// No body.
+    pub fn empty() -> Self {
+        Inner::Empty.into()
+    }
+
+    /// A body that a fault made or changed; boxed, because only faulted requests pay for it.
+    pub fn faulted(body: impl HttpBody<Data = Bytes, Error = Error> + 'static) -> Self {
+        Inner::Faulted(Box::pin(body)).into()
+    }
+
+    /// Adds somebody who wants to know the end. Whoever watched before is handed over, to be called in turn.
+    pub fn watch<W: Watch + 'static>(mut self, make: impl FnOnce(Option<Box<dyn Watch>>) -> W) -> Self {
+        let before = self.watch.take();
+        self.watch = Some(Box::new(make(before)));
+        self
+    }
+
+    /// Breaks the body off when nothing comes for so long.
+    pub fn stall_after(self, after: Duration) -> Self {
+        Self { stall: Some(Stall { after, timer: None }), ..self }
+    }
+
+    fn over(&mut self, result: Result<(), &Error>) {
+        if let Some(watch) = self.watch.take() {
+            watch.end(result);
+        }
+    }
+}
+
+impl From<Inner> for Body {
+    fn from(inner: Inner) -> Self {
+        Self { inner, watch: None, stall: None }
+    }
+}
+
+impl From<Incoming> for Body {
+    fn from(incoming: Incoming) -> Self {
+        Inner::Incoming(incoming).into()
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::empty() } else { Inner::Bytes(bytes).into() }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        let this = &mut *self;
+        let frame = match &mut this.inner {
+            Inner::Empty => None,
+            Inner::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                this.inner = Inner::Empty;
+                Some(Ok(Frame::data(bytes)))
+            }
+            Inner::Incoming(incoming) => match Pin::new(incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame.map(|frame| frame.map_err(Error::Body)),
+                Poll::Pending => {
+                    let Some(stall) = &mut this.stall else { return Poll::Pending };
+                    let timer = stall.timer.get_or_insert_with(|| Box::pin(sleep(stall.after)));
+                    ready!(timer.as_mut().poll(cx));
+                    Some(Err(Error::Timeout))
+                }
+            },
+            Inner::Faulted(body) => ready!(body.as_mut().poll_frame(cx)),
+        };
+        if let Some(stall) = &mut this.stall {
+            stall.timer = None;
+        }
+        match &frame {
+            None => this.over(Ok(())),
+            Some(Err(error)) => this.over(Err(error)),
+            Some(Ok(frame)) => {
+                if let (Some(watch), Some(trailers)) = (&mut this.watch, frame.trailers_ref()) {
+                    watch.trailers(trailers);
+                }
+                // hyper does not poll again once a length-delimited body says that it is complete.
+                if this.watch.is_some() && this.is_end_stream() {
+                    this.over(Ok(()));
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.inner {
+            Inner::Empty => true,
+            Inner::Bytes(_) => false,
+            Inner::Incoming(incoming) => incoming.is_end_stream(),
+            Inner::Faulted(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.inner {
+            Inner::Empty => SizeHint::with_exact(0),
+            Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Incoming(incoming) => incoming.size_hint(),
+            Inner::Faulted(body) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.inner {
+            Inner::Empty => "empty",
+            Inner::Bytes(_) => "bytes",
+            Inner::Incoming(_) => "incoming",
+            Inner::Faulted(_) => "faulted",
+        };
+        f.debug_struct("Body").field("kind", &kind).field("watched", &self.watch.is_some()).finish()
+    }
+}
+
+/// Whose doing an error is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Origin {
+    /// The upstream, or the way to it.
+    Upstream,
+    /// A fault: we did it on purpose.
+    Injected,
+    /// The proxy itself.
+    Proxy,
+    /// The caller.
+    Caller,
+}
+
+/// Why there is no answer, or no whole one.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The upstream could not be reached.
+    #[error("cannot connect to the upstream")]
+    Connect(#[source] std::io::Error),
+    /// The upstream took longer than the listener's timeouts allow.
+    #[error("the upstream did not answer in time")]
+    Timeout,
+    /// The exchange with the upstream broke.
+    #[error("the exchange with the upstream broke")]
+    Broken(#[source] hyper::Error),
+    /// A body broke, the caller's on its way up or the upstream's on its way down.
+    #[error("the body broke off")]
+    Body(#[source] hyper::Error),
+    /// A fault ended the exchange.
+    #[error("ended by a fault: {0}")]
+    Injected(Cut, #[source] h2::Error),
+    /// The proxy must not send this request on.
+    #[error("{0}")]
+    Refused(&'static str),
+    /// The proxy has nowhere to send this request.
+    #[error("no route takes this request")]
+    NoRoute,
+}
+
+/// How a fault ends an exchange on the wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cut {
+    /// TCP RST; RST_STREAM on HTTP/2.
+    Reset,
+    /// FIN; RST_STREAM with NO_ERROR's opposite, INTERNAL_ERROR, on HTTP/2.
+    Close,
+}
+
+impl fmt::Display for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reset => "reset",
+            Self::Close => "close",
+        })
+    }
+}
+
+impl From<Cut> for Error {
+    /// The source is an `h2::Error`, because that is where hyper looks for the code of its RST_STREAM.
+    fn from(cut: Cut) -> Self {
+        let reason = match cut {
+            Cut::Reset => h2::Reason::CANCEL,
+            Cut::Close => h2::Reason::INTERNAL_ERROR,
+        };
+        Self::Injected(cut, reason.into())
+    }
+}
+
+impl Error {
+    /// Whose doing it is.
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::Connect(_) | Self::Timeout | Self::Broken(_) => Origin::Upstream,
+            Self::Body(error) if error.is_canceled() => Origin::Caller,
+            Self::Body(_) => Origin::Upstream,
+            Self::Injected(..) => Origin::Injected,
+            Self::Refused(_) | Self::NoRoute => Origin::Proxy,
+        }
+    }
+
+    /// The word for it in `x-pratfall: proxy; error=<kind>`, in logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Timeout => "timeout",
+            Self::Broken(_) => "broken",
+            Self::Body(_) => "body",
+            Self::Injected(..) => "injected",
+            Self::Refused(_) => "refused",
+            Self::NoRoute => "no_route",
+        }
+    }
+
+    /// The error and its causes in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+}
