@@ -2,6 +2,7 @@
 
 pub mod chance;
 pub mod clock;
+pub mod config;
 pub mod demo;
 pub mod document;
 pub mod experiment;
@@ -10,6 +11,8 @@ pub mod lab;
 pub mod ledger;
 pub mod load;
 pub mod measure;
+pub mod notify;
+pub mod probe;
 pub mod proxy;
 pub mod report;
 pub mod service;

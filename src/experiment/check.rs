@@ -2,14 +2,18 @@
 //!
 //! Each part reads on after a mistake with something harmless in its place, so that one look finds them all.
 
+use std::path::PathBuf;
+
 use jiff::civil::Date;
 
+use super::check_slice::Wrong;
 use super::draft::{AtMost, Draft, InjectDraft, KnownDraft, PhasesDraft};
 use super::written::TextOr;
-use super::{Ending, Experiment, Hypothesis, Impact, Inject, Known, Length, Phases, Search};
+use super::{Ending, Experiment, Guard, Hypothesis, Impact, Inject, Known, Length, Measure, Phases, Search};
 use super::{check_faults, check_indicators, check_slice, plausible};
 use crate::clock;
 use crate::document::{self, Problems};
+use crate::fault::Fault;
 use crate::load::Traffic;
 use crate::units::{Percent, Span};
 
@@ -33,13 +37,68 @@ impl Experiment {
     }
 }
 
+impl Experiment {
+    /// Compares the names in this experiment with those that a system has; what is not there is added to `problems`,
+    /// which came with the experiment.
+    pub fn check_names(&self, problems: &mut Problems, listeners: &[&str], probes: &[&str]) {
+        let unknown = |problems: &mut Problems, pointer: &str, what: &str, name: &str, known: &[&str]| {
+            if !known.contains(&name) {
+                let way = if known.is_empty() {
+                    help(format!("the system has no {what} at all"))
+                } else {
+                    meant(name, known)
+                };
+                problems.error(pointer, format!("the system has no {what} `{name}`"), way);
+            }
+        };
+        unknown(problems, "/slice/at", "listener", &self.slice.at, listeners);
+        if self.inject.at != self.slice.at {
+            unknown(problems, "/inject/at", "listener", &self.inject.at, listeners);
+        }
+        for (index, indicator) in self.steady_state.iter().enumerate() {
+            let pointer = format!("/steady_state/{index}");
+            match &indicator.measure {
+                Measure::Probe(probe) => {
+                    unknown(problems, &format!("{pointer}/probe/name"), "probe", &probe.name, probes);
+                }
+                _ if indicator.at != self.slice.at => {
+                    unknown(problems, &format!("{pointer}/at"), "listener", &indicator.at, listeners);
+                }
+                _ => {}
+            }
+        }
+        // The guards that were written come first, so that their places are those of the document.
+        for (index, guard) in self.guards.iter().enumerate() {
+            if let Guard::Probe(probe) = guard {
+                unknown(problems, &format!("/halt_when/{index}/probe/name"), "probe", &probe.name, probes);
+            }
+        }
+    }
+
+    /// The files that this experiment names, each with its place in the document.
+    pub fn files(&self) -> Vec<(String, PathBuf)> {
+        let mut files = Vec::new();
+        for (index, fault) in self.inject.faults.iter().enumerate() {
+            let (key, file) = match fault {
+                Fault::Error(error) => ("body_file", &error.body_file),
+                Fault::Latency(latency) => ("histogram", &latency.histogram),
+                _ => continue,
+            };
+            files.extend(
+                file.as_ref().map(|file| (format!("/inject/faults/{index}/{}/{key}", fault.kind()), file.into())),
+            );
+        }
+        files
+    }
+}
+
 /// The way out.
-pub(super) fn help(text: impl Into<String>) -> Option<String> {
+pub(crate) fn help(text: impl Into<String>) -> Option<String> {
     Some(text.into())
 }
 
 /// `a`, `b` or `c`, each in quotes of code.
-pub(super) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     let quoted: Vec<_> = words.into_iter().map(|word| format!("`{word}`")).collect();
     match quoted.as_slice() {
         [] => String::new(),
@@ -49,29 +108,39 @@ pub(super) fn words<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// The nearest of some words, as a suggestion, or all of them.
-pub(super) fn meant(word: &str, known: &[&str]) -> Option<String> {
+pub(crate) fn meant(word: &str, known: &[&str]) -> Option<String> {
     Some(match document::nearest(word, known.iter().copied()) {
         Some(near) => format!("did you mean `{near}`?"),
         None => format!("write {}", words(known.iter().copied())),
     })
 }
 
-/// Names become parts of metrics, file names and headers: `[a-z0-9][a-z0-9-]{0,62}`.
+/// Checks a name. Names become parts of metrics, file names and headers: `[a-z0-9][a-z0-9-]{0,62}`.
 pub fn check_name(problems: &mut Problems, pointer: &str, what: &str, name: &str) {
+    if let Some((message, way)) = misnamed(what, name) {
+        problems.error(pointer, message, way);
+    }
+}
+
+/// As [`check_name`], for a name that is a key.
+pub fn check_key(problems: &mut Problems, pointer: &str, what: &str, name: &str) {
+    if let Some((message, way)) = misnamed(what, name) {
+        problems.error_at_key(pointer, message, way);
+    }
+}
+
+fn misnamed(what: &str, name: &str) -> Option<Wrong> {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if !name.is_empty() && name.len() <= 63 && name.chars().all(fits) && !name.starts_with('-') {
-        return;
+        return None;
     }
-    let mut better: String = name.to_lowercase().chars().map(|c| if fits(c) { c } else { '-' }).collect();
-    while better.contains("--") {
-        better = better.replace("--", "-");
-    }
-    let better: String = better.trim_matches('-').chars().take(63).collect();
-    problems.error(
-        pointer,
-        format!("the name of {what} is made of small letters, digits and hyphens, at most 63, not `{name}`"),
+    let better: String = name.to_lowercase().chars().map(|c| if fits(c) { c } else { ' ' }).collect();
+    let better = better.split([' ', '-']).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-");
+    let better: String = better.chars().take(63).collect();
+    Some((
+        format!("the name of {what} is made of small letters, digits and hyphens, at most 63 of them, not `{name}`"),
         (!better.is_empty()).then(|| format!("for instance `{better}`")),
-    );
+    ))
 }
 
 fn experiment(draft: Draft, text: &str, problems: &mut Problems) -> Experiment {

@@ -195,7 +195,7 @@ fn conditions(draft: &MatchDraft, pointer: &str, problems: &mut Problems) -> Con
 }
 
 /// What is wrong, and the way out.
-type Wrong = (String, Option<String>);
+pub(crate) type Wrong = (String, Option<String>);
 
 fn compile<T>(
     written: &OneOrMany<String>,
@@ -280,7 +280,8 @@ fn host(text: &str) -> Result<Glob, Wrong> {
     Ok(Glob::new(text))
 }
 
-fn network(text: &str) -> Result<IpNet, Wrong> {
+/// Reads a network or a single address.
+pub(crate) fn network(text: &str) -> Result<IpNet, Wrong> {
     text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from)).map_err(|_| {
         (format!("`{text}` is no network"), help("write it as in `10.0.0.0/8` or `2001:db8::/32`, or an address"))
     })

@@ -197,7 +197,7 @@ fn member(headers: &HeaderMap, name: &str, globs: &[Glob]) -> bool {
 }
 
 /// Percent-decoded; in a form, as queries are, a plus is a space.
-fn decoded(text: &str, form: bool) -> Cow<'_, [u8]> {
+pub(super) fn decoded(text: &str, form: bool) -> Cow<'_, [u8]> {
     let bytes = text.as_bytes();
     if !bytes.iter().any(|byte| *byte == b'%' || (form && *byte == b'+')) {
         return Cow::Borrowed(bytes);
@@ -225,4 +225,92 @@ fn decoded(text: &str, form: bool) -> Cow<'_, [u8]> {
 
 fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Experiment;
+    use super::*;
+
+    /// The conditions of an experiment that says `match:` with this.
+    fn compiled(conditions: &str) -> Match {
+        let text = format!(
+            "version: 1\nexperiment: test\nhypothesis: All is well.\n\
+             slice: {{ at: front, match: {conditions} }}\n\
+             inject: {{ at: back, faults: [{{ error: {{ status: 503 }} }}] }}\n\
+             steady_state: [{{ error_rate: {{ max: 1% }} }}]\n"
+        );
+        let (experiment, _) =
+            Experiment::parse("test", &text, &|_| None).unwrap_or_else(|problems| panic!("{problems}"));
+        experiment.slice.matches
+    }
+
+    fn request(line: &str, headers: &[(&str, &str)]) -> Request<()> {
+        let (method, target) = line.split_once(' ').expect("a method and a target");
+        let mut request = Request::builder().method(method).uri(target);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(()).expect("a request")
+    }
+
+    #[test]
+    fn keys_are_and_and_lists_are_or() {
+        let ip = |text: &str| Some(text.parse::<IpAddr>().expect("an address"));
+        for (conditions, line, headers, caller, expected) in [
+            ("{}", "GET /", &[][..], None, true),
+            ("{ method: [GET, HEAD], path: [/a, /b/**] }", "HEAD /b/c?x=1", &[], None, true),
+            ("{ method: [GET, HEAD], path: [/a, /b/**] }", "POST /b/c", &[], None, false),
+            ("{ method: [GET, HEAD], path: [/a, /b/**] }", "GET /c", &[], None, false),
+            ("{ path_regex: '^/a/[0-9]+$' }", "GET /a/12", &[], None, true),
+            ("{ path_regex: '^/a/[0-9]+$' }", "GET /a/x", &[], None, false),
+            ("{ host: '*.example.com' }", "GET /", &[("host", "Shop.Example.com:8080")], None, true),
+            ("{ host: shop.example.com }", "GET http://shop.example.com/", &[("host", "other")], None, true),
+            ("{ host: shop.example.com }", "GET /", &[("host", "example.com")], None, false),
+            ("{ host: '[::1]' }", "GET /", &[("host", "[::1]:80")], None, true),
+            ("{ header: { X-Tier: 'gold*' } }", "GET /", &[("x-tier", "iron"), ("x-tier", "golden")], None, true),
+            ("{ header: { x-tier: [gold, iron] } }", "GET /", &[("x-tier", "Gold")], None, false),
+            ("{ header: { x-tier: '*' } }", "GET /", &[], None, false),
+            ("{ query: { v: '2' } }", "GET /?a=1&v=2", &[], None, true),
+            ("{ query: { 'a b': 'c/*' } }", "GET /?a+b=c%2fd", &[], None, true),
+            ("{ query: { v: '2' } }", "GET /?v=20", &[], None, false),
+            ("{ query: { v: '' } }", "GET /?v", &[], None, true),
+            ("{ cookie: { beta: '1' } }", "GET /", &[("cookie", "a=b; beta=1")], None, true),
+            ("{ cookie: { beta: '1' } }", "GET /", &[("cookie", "xbeta=1")], None, false),
+            ("{ caller: [10.0.0.0/8] }", "GET /", &[], ip("10.1.2.3"), true),
+            ("{ caller: 10.0.0.0/8 }", "GET /", &[], ip("::ffff:10.1.2.3"), true),
+            ("{ caller: 10.0.0.0/8 }", "GET /", &[], ip("11.1.2.3"), false),
+            ("{ caller: 10.0.0.0/8 }", "GET /", &[], None, false),
+            ("{ baggage: { tenant: acme } }", "GET /", &[("baggage", "a=b, tenant = acme;x=y")], None, true),
+            ("{ baggage: { tenant: 'a c' } }", "GET /", &[("baggage", "tenant=a%20c")], None, true),
+            ("{ baggage: { tenant: acme } }", "GET /", &[("baggage", "tenant=acmes")], None, false),
+            ("{ grpc: shop.Ranker/Rank }", "POST /shop.Ranker/Rank", &[], None, true),
+            ("{ grpc: shop.Ranker/* }", "POST /shop.Ranker/Other", &[], None, true),
+            ("{ grpc: shop.Ranker/Rank }", "POST /shop.Ranker/Ranks", &[], None, false),
+            ("{ path: /a/**, not: { path: /a/health } }", "GET /a/health", &[], None, false),
+            ("{ path: /a/**, not: { path: /a/health } }", "GET /a/b", &[], None, true),
+            ("{ any: [{ header: { x-a: '1' } }, { path: /b }] }", "GET /b", &[], None, true),
+            ("{ any: [{ header: { x-a: '1' } }, { path: /b }] }", "GET /c", &[], None, false),
+        ] {
+            let matched = compiled(conditions).matches(&request(line, headers), caller);
+            assert_eq!(matched, expected, "{conditions} on {line} {headers:?} {caller:?}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_told_in_words_without_credentials() {
+        for (conditions, words) in [
+            ("{}", "every request"),
+            ("{ method: [GET, HEAD], path: /a/** }", "GET or HEAD, path /a/**"),
+            ("{ grpc: shop.Ranker/Rank }", "gRPC shop.Ranker/Rank"),
+            (
+                "{ header: { authorization: 'Bearer abc', x-tier: gold }, cookie: { session: abc } }",
+                "header authorization, header x-tier gold, cookie session",
+            ),
+            ("{ caller: 10.0.0.0/8, not: { path: /a } }", "caller in 10.0.0.0/8, not (path /a)"),
+            ("{ any: [{ path: /a }, { host: b }] }", "(path /a) or (host b)"),
+        ] {
+            assert_eq!(compiled(conditions).describe(), words, "{conditions}");
+        }
+    }
 }

@@ -5,8 +5,9 @@
 pub mod check;
 mod check_faults;
 mod check_indicators;
-mod check_slice;
+pub(crate) mod check_slice;
 pub mod draft;
+pub mod game_day;
 pub mod glob;
 pub mod indicator;
 pub mod limits;
@@ -219,4 +220,99 @@ pub struct Known {
     /// The last day on which it is tolerated.
     #[schemars(with = "String")]
     pub until: jiff::civil::Date,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Experiment {
+        Experiment::parse("test.yaml", text, &|_| None).unwrap_or_else(|problems| panic!("{problems}")).0
+    }
+
+    fn example(name: &str) -> Experiment {
+        let file = format!("{}/tests/documents/valid/{name}.yaml", env!("CARGO_MANIFEST_DIR"));
+        parsed(&std::fs::read_to_string(file).expect("the example is there"))
+    }
+
+    #[test]
+    fn the_shortest_experiment_has_the_defaults_that_the_design_promises() {
+        let shortest = example("shortest");
+        assert_eq!(shortest.title, "inventory-fails");
+        assert_eq!((shortest.slice.at.as_str(), shortest.inject.at.as_str()), ("front", "inventory"));
+        assert_eq!(shortest.slice.treatment, ["5%".parse().unwrap()]);
+        assert_eq!(shortest.slice.control, "5%".parse().unwrap());
+        assert_eq!((&shortest.slice.by, &shortest.slice.carry), (&By::Trace, &Carry::Auto));
+        assert_eq!(shortest.slice.unit_window, Span::secs(10));
+        assert_eq!((shortest.inject.share.ratio(), shortest.inject.attempts), (1.0, None));
+        assert_eq!(
+            shortest.guards,
+            [
+                Guard::ErrorRate { max: "50%".parse().unwrap(), window: Span::secs(5), of: Of::All },
+                Guard::Harmed { max: 1000 },
+            ]
+        );
+        let auto = Length::Auto { at_most: None };
+        let phases = shortest.phases;
+        assert_eq!([phases.baseline, phases.inject, phases.recovery], [auto; 3]);
+        assert_eq!((shortest.observe, shortest.confidence.ratio()), (Span::default(), 0.95));
+        assert_eq!(
+            (shortest.steady_state[0].name.as_str(), shortest.steady_state[0].at.as_str()),
+            ("error rate", "front")
+        );
+        let Measure::ErrorRate { count, .. } = &shortest.steady_state[0].measure else { panic!("an error rate") };
+        assert_eq!(count.as_slice(), Count::DEFAULT);
+        assert_eq!((shortest.impact.weight, shortest.impact.outage), (5, Span::secs(1800)));
+        assert!(shortest.seed.is_none() && shortest.fail_on.is_none() && shortest.traffic.is_none());
+    }
+
+    #[test]
+    fn a_written_guard_replaces_the_default_of_its_kind_only() {
+        let guards = |written: &str| {
+            let text = include_str!("../../tests/documents/valid/shortest.yaml");
+            parsed(&format!("{text}{written}")).guards
+        };
+        let (all, five) =
+            (Guard::ErrorRate { max: "50%".parse().unwrap(), window: Span::secs(5), of: Of::All }, Span::secs(5));
+        let rest = Guard::ErrorRate { max: "20%".parse().unwrap(), window: five, of: Of::Rest };
+        assert_eq!(guards("halt_when: [{ harmed: { max: 7 } }]"), [Guard::Harmed { max: 7 }, all]);
+        assert_eq!(guards("halt_when: [{ error_rate: { max: 20% } }]"), [rest, Guard::Harmed { max: 1000 }]);
+        assert_eq!(guards("halt_when: none"), []);
+    }
+
+    #[test]
+    fn a_ramp_and_own_traffic_change_the_size_of_the_arms() {
+        let ratios = |slice: &Slice| slice.treatment.iter().map(|share| share.ratio()).collect::<Vec<_>>();
+        let ramp = example("failing-inventory").slice;
+        assert_eq!((ratios(&ramp), ramp.control.ratio()), (vec![0.01, 0.05, 0.2], 0.2));
+        let own = example("breaking-point").slice;
+        assert_eq!((ratios(&own), own.control.ratio()), (vec![0.5], 0.5));
+        let most = parsed(
+            &include_str!("../../tests/documents/valid/shortest.yaml").replace("/** }", "/** }, treatment: 80%"),
+        );
+        assert!((most.slice.control.ratio() - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn names_are_compared_with_those_of_a_system() {
+        let text = include_str!("../../tests/documents/valid/hanging-inventory.yaml");
+        let (experiment, mut problems) = Experiment::parse("hanging.yaml", text, &|_| None).unwrap();
+        let probes = ["busy-workers", "shop-status", "checkout-alert"];
+        experiment.check_names(&mut problems, &["front", "inventory"], &probes);
+        assert!(problems.is_empty(), "{problems}");
+        experiment.check_names(&mut problems, &["font", "stock"], &["busy-worker"]);
+        let said: Vec<_> = problems.list().iter().map(|problem| (problem.line, problem.message.as_str())).collect();
+        assert_eq!(
+            said,
+            [
+                (9, "the system has no listener `front`"),
+                (11, "the system has no listener `inventory`"),
+                (18, "the system has no probe `busy-workers`"),
+                (20, "the system has no probe `shop-status`"),
+                (23, "the system has no probe `busy-workers`"),
+                (24, "the system has no probe `checkout-alert`"),
+            ]
+        );
+        assert_eq!(problems.list()[0].help.as_deref(), Some("did you mean `font`?"));
+    }
 }

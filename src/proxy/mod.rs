@@ -3,6 +3,7 @@
 //! One acceptor a listener hands sockets to the worker with the fewest connections; a worker is a thread of its own. The
 //! path of a request: [`listen`] → `route` → *(only while a run is live)* [`trial`] → `hop` → `upstream`.
 
+pub mod check;
 pub mod config;
 pub mod context;
 mod hop;

@@ -13,7 +13,7 @@ pub(super) fn route<'c, B>(config: &'c ListenerConfig, request: &Request<B>) -> 
     let host = host(request);
     let taken = config.routes.iter().find(|route| {
         route.host.as_deref().is_none_or(|wanted| host.is_some_and(|host| host.eq_ignore_ascii_case(wanted)))
-            && route.path.as_ref().is_none_or(|path| path.matches(request, None))
+            && route.path.as_ref().is_none_or(|path| path.matches(request.uri().path()))
     });
     taken.map(|route| &route.upstream).or(config.upstream.as_ref())
 }
