@@ -147,6 +147,8 @@ fn check_number(number: &Number, node: &Node, leaf: &Leaf<'_>, format: Option<&s
     if fits {
         return Ok(());
     }
+    // Nobody needs to be told the largest number that a type can hold, unless it is too small for them.
+    let most = most.filter(|most| value > *most || *most < f64::from(u32::MAX));
     let range = match (least, most, above, below) {
         (Some(least), Some(most), ..) if least == most => format!("`{least}`"),
         (Some(least), Some(most), ..) => format!("a number between {least} and {most}"),
@@ -177,7 +179,7 @@ pub(super) fn mismatch(node: &Node, leaves: &[Leaf<'_>]) -> Complaint {
             let number = || leaves.iter().any(|leaf| leaf.takes("number") || leaf.takes("integer"));
             if tag.is_some() {
                 Some(format!("write `{text}:` with what belongs to it"))
-            } else if text.parse::<f64>().is_ok() && number() {
+            } else if text.parse::<f64>().is_ok() && !padded(text) && number() {
                 Some("write it without quotes".to_owned())
             } else {
                 nearest(text, words(leaves)).map(|word| format!("did you mean `{word}`?"))
@@ -192,6 +194,13 @@ pub(super) fn mismatch(node: &Node, leaves: &[Leaf<'_>]) -> Complaint {
         _ => filled(node),
     };
     Complaint { message, help }
+}
+
+/// A number with zeros before it, which YAML's readers understand differently and ours takes as text.
+fn padded(text: &str) -> bool {
+    text.trim_start_matches(['-', '+'])
+        .strip_prefix('0')
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn wrong(node: &Node, leaf: &Leaf<'_>) -> String {

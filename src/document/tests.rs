@@ -316,6 +316,23 @@ fn short_forms_take_each_of_their_shapes_and_name_all_of_them() {
 }
 
 #[test]
+fn numbers_are_told_their_bounds_but_not_those_of_the_machine() {
+    for (workers, expected) in [
+        ("-1", "expected a number of at least 0, not `-1`"),
+        ("4294967296", "expected a number between 0 and 4294967295, not `4294967296`"),
+        ("18446744073709551616", "expected a whole number, not `18446744073709551616`"),
+        ("1.5", "expected a whole number, not `1.5`"),
+        (".inf", "expected a whole number, not `.inf`"),
+        ("1_000", "expected a whole number, not `1_000`"),
+        ("010", "expected a whole number, not the text `010`"),
+        ("\"10\"", "expected a whole number, not the text `10` (write it without quotes)"),
+    ] {
+        let text = SOUND.replace("${WORKERS:-2}", workers);
+        assert_eq!(said(&draft(&text)), [format!("15:10 {expected}")], "{workers}");
+    }
+}
+
+#[test]
 fn a_schema_can_say_it_in_its_own_words() {
     let reading = read::<Worded>("a.yaml", "version: 2\nwho: [1]\nname: Not So\n", &unset);
     assert_eq!(
