@@ -6,6 +6,7 @@ pub mod config;
 pub mod document;
 pub mod experiment;
 pub mod fault;
+pub mod lab;
 pub mod ledger;
 pub mod load;
 pub mod measure;

@@ -1,10 +1,12 @@
 //! What a run saw, as far as its verdict depends on it: plain figures that are stored, so that a verdict can be replayed.
 
+use serde::{Deserialize, Serialize};
+
 use crate::measure::block::Pair;
 use crate::report::Counted;
 
 /// What a run saw.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Evidence {
     /// What was seen of each indicator.
     pub indicators: Vec<Seen>,
@@ -21,7 +23,7 @@ pub struct Evidence {
 }
 
 /// What was seen of one indicator.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Seen {
     /// All matching traffic of baseline.
     pub baseline: Counted,
@@ -40,7 +42,8 @@ pub struct Seen {
 }
 
 /// How the inject phase ended.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Ended {
     /// At its planned end.
     #[default]
@@ -56,7 +59,7 @@ pub enum Ended {
 }
 
 /// How far the fault reached.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 pub struct Reach {
     /// Treated units of inject that arrived.
     pub treated: u64,

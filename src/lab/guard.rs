@@ -11,16 +11,16 @@ const ENOUGH: u64 = 20;
 
 /// The rules of an experiment, in the order in which recorders ask them: the indicators first, then the guards.
 #[derive(Clone, Debug)]
-pub struct Rules {
+pub(super) struct Rules {
     /// All rules.
-    pub all: Vec<Rule>,
+    pub(super) all: Vec<Rule>,
     /// The guards that look at a share.
-    pub guards: Vec<Watched>,
+    pub(super) guards: Vec<Watched>,
 }
 
 /// A guard that looks at a share.
 #[derive(Clone, Debug)]
-pub struct Watched {
+pub(super) struct Watched {
     rule: usize,
     max: Percent,
     window: Duration,
@@ -30,7 +30,7 @@ pub struct Watched {
 
 impl Watched {
     /// Why the run must end, if it must. `now` is the first tick that is not complete yet.
-    pub fn crossed(&self, tally: &Tally, phase: Phase, now: u32) -> Option<String> {
+    pub(super) fn crossed(&self, tally: &Tally, phase: Phase, now: u32) -> Option<String> {
         let ticks = (self.window.as_millis() / TICK.as_millis()).max(1) as u32;
         // A window that is not full yet says nothing.
         let from = now.checked_sub(ticks)?;
@@ -63,7 +63,7 @@ impl Watched {
 }
 
 /// The budgets of an experiment: harmed units, and faults.
-pub fn budgets(experiment: &Experiment) -> (u64, Option<u64>) {
+pub(super) fn budgets(experiment: &Experiment) -> (u64, Option<u64>) {
     let mut budgets = (u64::MAX, None);
     for guard in &experiment.guards {
         match guard {
@@ -76,7 +76,7 @@ pub fn budgets(experiment: &Experiment) -> (u64, Option<u64>) {
 }
 
 /// Adds the guards' rules to the indicators' own.
-pub fn rules(experiment: &Experiment, indicators: Vec<Rule>) -> Rules {
+pub(super) fn rules(experiment: &Experiment, indicators: Vec<Rule>) -> Rules {
     let mut rules = Rules { all: indicators, guards: Vec::new() };
     for guard in &experiment.guards {
         let (rule, max, window, of, what) = match guard {

@@ -9,7 +9,9 @@ use super::missing::missing;
 use crate::experiment::{Ending, Experiment};
 use crate::measure::block::Pair;
 use crate::report::{BoundVerdict, Counted};
-use crate::stats::{Block, OneArm, Side, TwoArm, mantel_haenszel, newcombe, sample_ratio_log_e, wilson};
+use crate::stats::interval::{mantel_haenszel, newcombe, wilson};
+use crate::stats::ratio::{SAMPLE_RATIO_ALARM, SampleRatio};
+use crate::stats::{Block, OneArm, Side, TwoArm};
 
 /// Calls that must have met the fault before a hypothesis can be called held (decisions.md 2.15).
 const ENOUGH_FAULTED: u64 = 30;
@@ -37,9 +39,7 @@ pub fn judge(experiment: &Experiment, evidence: &Evidence) -> Judgement {
         bounds.iter().map(|bound| verdict(bound, &evidence.indicators[bound.indicator], levels)).collect();
     let spillover = bounds.iter().filter_map(|bound| spilled(bound, &evidence.indicators[bound.indicator])).collect();
     let decided = decide(&bounds, &verdicts, evidence, levels);
-    let missing = (decided.0 == Ending::Inconclusive)
-        .then(|| missing(&bounds, &verdicts, evidence, levels))
-        .flatten();
+    let missing = (decided.0 == Ending::Inconclusive).then(|| missing(&bounds, &verdicts, evidence, levels)).flatten();
     Judgement { ending: decided.0, reason: decided.1, missing, bounds: verdicts, spillover }
 }
 
@@ -55,9 +55,15 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     if reach.faulted == 0 && (finished || reach.treated >= ENOUGH_FAULTED) {
         return (Ending::Invalid, not_reached(reach));
     }
-    let ratio: f64 = evidence.arrivals.iter().map(|(t, c, rho)| sample_ratio_log_e(*t, *c, *rho, 100.0)).sum();
-    if ratio >= 1000f64.ln() {
-        return (Ending::Invalid, "the arms are not as large as they should be: something sorts requests by arm".into());
+    let mut ratio = SampleRatio::default();
+    for (treated, control, rho) in &evidence.arrivals {
+        ratio.push(*treated, *control, *rho);
+    }
+    if ratio.log_e() >= SAMPLE_RATIO_ALARM {
+        return (
+            Ending::Invalid,
+            "the arms are not as large as they should be: something sorts requests by arm".into(),
+        );
     }
     let unwell: Vec<Option<String>> =
         bounds.iter().map(|bound| control_unwell(bound, &evidence.indicators[bound.indicator])).collect();
@@ -193,7 +199,10 @@ pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
                 let crossed = process.push(seen.baseline.bad, seen.baseline.of as f64) >= QUIET;
                 if crossed || seen.baseline.share() > max {
                     let share = seen.baseline.share() * 100.0;
-                    return Some(format!("{}: {share:.1} % before any fault, and {} is allowed", bound.name, bound.words));
+                    return Some(format!(
+                        "{}: {share:.1} % before any fault, and {} is allowed",
+                        bound.name, bound.words
+                    ));
                 }
             }
             Allowed::More(margin) => {
@@ -252,7 +261,8 @@ fn worse_than_before(now: Counted, before: Counted, margin: f64) -> bool {
     if now.of == 0 || before.of == 0 {
         return false;
     }
-    let mut process = TwoArm::new(Side::Broken, (2.0 * margin).min(0.99), (before.bad + 0.5) / (before.of as f64 + 1.0));
+    let mut process =
+        TwoArm::new(Side::Broken, (2.0 * margin).min(0.99), (before.bad + 0.5) / (before.of as f64 + 1.0));
     // In tenths, so that the experts have something earlier to learn from.
     let tenth = Block {
         bad_t: now.bad / 10.0,

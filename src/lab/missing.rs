@@ -4,16 +4,23 @@ use super::bound::{Allowed, Bound, Levels};
 use super::evidence::Evidence;
 use crate::experiment::Ending;
 use crate::report::BoundVerdict;
-use crate::stats::{growth_per_treated, treated_needed_one_arm, treated_needed_two_arm};
+use crate::stats::plan::{growth_one_arm, growth_per_treated, minutes, treated_needed_one_arm, treated_needed_two_arm};
 
 /// What would settle the bound that needs most.
-pub(super) fn missing(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, levels: Levels) -> Option<String> {
+pub(super) fn missing(
+    bounds: &[Bound],
+    verdicts: &[BoundVerdict],
+    evidence: &Evidence,
+    levels: Levels,
+) -> Option<String> {
     let open = bounds.iter().zip(verdicts).filter(|(_, verdict)| verdict.ending == Ending::Inconclusive);
-    let more = open.filter_map(|(bound, verdict)| units(bound, verdict, levels)).fold(None, |most: Option<f64>, units| {
-        Some(most.map_or(units, |most| most.max(units)))
-    })?;
+    let more = open
+        .filter_map(|(bound, verdict)| units(bound, verdict, levels))
+        .fold(None, |most: Option<f64>, units| Some(most.map_or(units, |most| most.max(units))))?;
     if !more.is_finite() || more > 1e7 {
-        return Some("the truth lies too near the bound to be told apart; a wider bound or a larger dose would settle it".into());
+        return Some(
+            "the truth lies too near the bound to be told apart; a wider bound or a larger dose would settle it".into(),
+        );
     }
     let treated = evidence.reach.treated as f64;
     let rate = treated / evidence.inject_secs.max(0.001);
@@ -21,7 +28,7 @@ pub(super) fn missing(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Ev
     if rate <= 0.0 {
         return Some(format!("about {more} treated requests"));
     }
-    let time = crate::stats::minutes(more as f64, rate);
+    let time = minutes(more as f64, rate);
     let time = if time < 1.5 { format!("{:.0} s", (time * 60.0).ceil()) } else { format!("{:.0} min", time.ceil()) };
     Some(format!("about {more} more treated requests: {time} at this slice"))
 }
@@ -43,7 +50,7 @@ fn units(bound: &Bound, verdict: &BoundVerdict, levels: Levels) -> Option<f64> {
             needed.max(0.1 * n)
         }
         // Beyond the bound, and not shown yet: what BROKEN still needs at the growth that was seen.
-        Allowed::Max(max) => (levels.broken - verdict.log_e_broken) / crate::stats::growth_one_arm(share, max).max(1e-9),
+        Allowed::Max(max) => (levels.broken - verdict.log_e_broken) / growth_one_arm(share, max).max(1e-9),
         Allowed::More(margin) => {
             let k = (verdict.control.of as f64 / n.max(1.0)).max(0.1);
             (levels.broken - verdict.log_e_broken) / growth_per_treated(share, control, margin, k).max(1e-9)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::bound::{Allowed, Bound, Levels};
 use crate::experiment::{Experiment, Length};
-use crate::stats::{treated_needed_one_arm, treated_needed_two_arm};
+use crate::stats::plan::{treated_needed_one_arm, treated_needed_two_arm};
 use crate::units::Span;
 
 /// How long baseline, and recovery, are where nothing is written (decisions.md 2.20).
@@ -44,10 +44,8 @@ pub fn plan(experiment: &Experiment, p0: impl Fn(usize) -> Option<f64>, rate: Op
         }
     };
     let bounds = Bound::all(experiment);
-    let (units, bound) = bounds
-        .iter()
-        .map(|bound| (needed(bound), bound))
-        .max_by(|(one, _), (other, _)| one.total_cmp(other))?;
+    let (units, bound) =
+        bounds.iter().map(|bound| (needed(bound), bound)).max_by(|(one, _), (other, _)| one.total_cmp(other))?;
     let treated = units.min(1e12).ceil() as u64;
     let time = rate.filter(|rate| *rate > 0.0).map(|rate| {
         // The mean of a ramp, not its end, is what treats.

@@ -66,6 +66,7 @@ pub(super) fn held(run: &str, experiment: &str) -> Report {
         at: "front".to_owned(),
         bound: "at most 5pp more than control".to_owned(),
         margin: 0.05,
+        increase: None,
         ending: Ending::Held,
         treated: counted,
         control: counted,
@@ -124,6 +125,12 @@ pub(super) fn held(run: &str, experiment: &str) -> Report {
         follow_up: None,
         failure: None,
         similar: Vec::new(),
-        replay: Replay { engine: "1".to_owned(), seed: Seed(u64::MAX), document: String::new(), blocks: Vec::new() },
+        replay: Replay {
+            engine: "1".to_owned(),
+            seed: Seed(u64::MAX),
+            document: String::new(),
+            blocks: Vec::new(),
+            evidence: serde_json::Value::Null,
+        },
     }
 }

@@ -311,7 +311,6 @@ impl Recorder {
     }
 }
 
-
 /// A unit under way. Settled once; dropped before that, its caller gave up.
 #[derive(Debug)]
 pub struct Unit {

@@ -212,6 +212,10 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
         let text = words::many(fidelity.no_room, "request in no arm", "requests in no arm");
         rest.push(Term { name: "Baggage full", text });
     }
+    if let Some(load) = fidelity.load {
+        let text = format!("{} shed, {} failed", words::count(load.shed), words::count(load.failed));
+        rest.push(Term { name: "Of the own load", text });
+    }
     blocks.push(Block::Terms(rest));
     blocks
 }
@@ -236,12 +240,7 @@ fn asked_and_applied(fidelity: &Fidelity) -> Vec<[String; 3]> {
         rows.push(row(
             "Own load",
             format!("{}/s", words::number(load.asked_rate, 1)),
-            format!(
-                "{} sent, {} shed, {} failed",
-                words::count(load.sent),
-                words::count(load.shed),
-                words::count(load.failed)
-            ),
+            format!("{} sent", words::count(load.sent)),
         ));
     }
     rows
@@ -250,7 +249,7 @@ fn asked_and_applied(fidelity: &Fidelity) -> Vec<[String; 3]> {
 pub(super) fn latency(report: &Report) -> Vec<Block> {
     let names = indicators(report);
     let mut head = heads(&[("Phase", false), ("Arm", false), ("Units", true)]);
-    head.extend(names.iter().map(|name| Head { text: format!("Bad: {name}"), figures: true }));
+    head.extend(names.iter().map(|name| Head { text: format!("Bad: {}", line(name, 40)), figures: true }));
     head.extend(heads(&[("p50 ms", true), ("p90 ms", true), ("p95 ms", true), ("p99 ms", true)]));
     let mut rows = Vec::new();
     for phase in &report.phases {

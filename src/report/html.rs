@@ -7,6 +7,7 @@ use askama::Template;
 
 use super::chart::{HEIGHT, WIDTH};
 use super::page::{Block, Look, Page};
+use super::words;
 use super::{Ending, Report};
 
 #[derive(Debug, Template)]

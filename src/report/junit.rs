@@ -19,14 +19,14 @@ const NAME: usize = 200;
 pub fn render(reports: &[Report]) -> String {
     let mut file = quick_junit::Report::new("pratfall");
     let mut names = Names::default();
-    file.add_test_suites(reports.iter().map(|report| suite(report, names.unique(&report.experiment))));
+    file.add_test_suites(reports.iter().map(|report| suite(report, &names.unique(&report.experiment))));
     let millis = reports.iter().map(millis).sum();
     file.set_time(Duration::from_millis(millis));
     file.to_string().expect("names and texts have been through XmlString, which keeps what XML allows")
 }
 
-fn suite(report: &Report, name: String) -> TestSuite {
-    let mut suite = TestSuite::new(&name);
+fn suite(report: &Report, name: &str) -> TestSuite {
+    let mut suite = TestSuite::new(name);
     // The type that quick-junit wants for a date is another crate's; it can be read from text.
     suite.timestamp = report.started_at.to_string().parse().ok();
     suite.set_time(Duration::from_millis(millis(report)));
@@ -36,11 +36,11 @@ fn suite(report: &Report, name: String) -> TestSuite {
         ("engine", report.replay.engine.clone()),
         ("verdict", report.verdict.ending.word().to_owned()),
     ] {
-        suite.add_property((key, value.as_str()));
+        suite.add_property((key, words::line(&value, NAME).as_str()));
     }
     for (key, value) in [("owner", &report.owner), ("failure", &report.failure)] {
         if let Some(value) = value {
-            suite.add_property((key, value.as_str()));
+            suite.add_property((key, words::line(value, NAME).as_str()));
         }
     }
     let mut names = Names::default();
@@ -53,14 +53,15 @@ fn suite(report: &Report, name: String) -> TestSuite {
         // A bound's own reason is about evidence; what ends a whole run is the run's.
         let why = if ending == bound.ending { &bound.why } else { &report.verdict.reason };
         tell(&mut status, ending, why, report);
-        suite.add_test_case(case(&names.unique(&title), &name, status, report));
+        suite.add_test_case(case(&names.unique(&title), name, status, report));
     }
     if !shown {
         let mut status = status(report.verdict.ending);
         tell(&mut status, report.verdict.ending, &report.verdict.reason, report);
-        suite.add_test_case(case(&names.unique("the run as a whole"), &name, status, report));
+        suite.add_test_case(case(&names.unique("the run as a whole"), name, status, report));
     }
-    suite.set_system_out(format!("We expected: {}\nWe saw: {}", report.expected, report.seen));
+    let (expected, seen) = (words::line(&report.expected, 1000), words::line(&report.seen, 1000));
+    suite.set_system_out(format!("We expected: {expected}\nWe saw: {seen}"));
     suite
 }
 
@@ -79,12 +80,15 @@ fn tell(status: &mut TestCaseStatus, ending: Ending, why: &str, report: &Report)
     }
     status.set_type(ending.word());
     status.set_message(words::line(why, 1000));
+    if ending != report.verdict.ending {
+        return;
+    }
     let mut text = Vec::new();
     text.extend(report.verdict.ended_by.iter().map(|by| format!("Ended by: {by}")));
     text.extend(report.verdict.missing.iter().map(|missing| format!("Missing: {missing}")));
     text.extend(report.follow_up.iter().map(|it| format!("Try first: {}", it.first)));
     if !text.is_empty() {
-        status.set_description(text.join("\n"));
+        status.set_description(words::lines(&text.join("\n")));
     }
 }
 

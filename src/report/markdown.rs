@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::chart::Chart;
 use super::page::{Block, Cell, Look, Page, Table, Term, WhyLine};
+use super::words;
 use super::{Ending, Report};
 
 /// What people see where they should write.
@@ -19,8 +20,8 @@ pub fn render(report: &Report) -> String {
     paragraph(&mut out, &format!("# {}", escape(&page.title)));
     paragraph(&mut out, &format!("## {} {}", sign(page.ending), page.ending.word().to_uppercase()));
     paragraph(&mut out, page.meaning);
-    paragraph(&mut out, &format!("**We expected** {}", escape(&page.expected)));
-    paragraph(&mut out, &format!("**We saw** {}", escape(&page.seen)));
+    paragraph(&mut out, &format!("**We expected** {}", say(&page.expected)));
+    paragraph(&mut out, &format!("**We saw** {}", say(&page.seen)));
     terms(&mut out, &page.facts);
     for section in &page.sections {
         paragraph(&mut out, &format!("### {}", section.title));
@@ -47,23 +48,23 @@ fn sign(ending: Ending) -> &'static str {
 
 fn dress(out: &mut String, block: &Block) {
     match block {
-        Block::Text(text) => paragraph(out, &escape(text)),
-        Block::Lead(text) => paragraph(out, &format!("**{}**", escape(text))),
-        Block::Small(text) => paragraph(out, &format!("<sub>{}</sub>", escape(text))),
+        Block::Text(text) => paragraph(out, &say(text)),
+        Block::Lead(text) => paragraph(out, &format!("**{}**", say(text))),
+        Block::Small(text) => paragraph(out, &format!("<sub>{}</sub>", say(text))),
         Block::Terms(list) => terms(out, list),
         Block::Figures(figures) => {
             items(out, figures.iter().map(|it| format!("**{}: {}** {}", it.name, escape(&it.value), escape(&it.note))))
         }
         Block::Table(it) => measured(out, it),
-        Block::List(texts) => items(out, texts.iter().map(|text| escape(text))),
+        Block::List(texts) => items(out, texts.iter().map(|text| say(text))),
         Block::Notes(notes) => items(
             out,
             notes.iter().map(|note| {
-                let mut text = format!("**{}**", escape(&note.text));
+                let mut text = format!("**{}**", say(&note.text));
                 if !note.advice.is_empty() {
-                    let _ = write!(text, "<br>Try: {}", escape(&note.advice));
+                    let _ = write!(text, "<br>Try: {}", say(&note.advice));
                 }
-                let _ = write!(text, "<br><sub><code>{}</code> {}</sub>", escape(&note.kind), escape(&note.evidence));
+                let _ = write!(text, "<br><sub><code>{}</code> {}</sub>", escape(&note.kind), say(&note.evidence));
                 text
             }),
         ),
@@ -92,7 +93,7 @@ fn items(out: &mut String, texts: impl Iterator<Item = String>) {
 }
 
 fn terms(out: &mut String, terms: &[Term]) {
-    items(out, terms.iter().map(|term| format!("**{}:** {}", term.name, escape(&term.text))));
+    items(out, terms.iter().map(|term| format!("**{}:** {}", term.name, say(&term.text))));
 }
 
 fn table(out: &mut String, head: &[String], figures: &[bool], rows: impl Iterator<Item = Vec<String>>) {
@@ -115,7 +116,7 @@ fn measured(out: &mut String, it: &Table) {
     let rows = it.rows.iter().map(|row| {
         let mut cells: Vec<_> = row.cells.iter().map(cell).collect();
         if !it.notes.is_empty() {
-            cells.push(escape(&row.note));
+            cells.push(say(&row.note));
         }
         cells
     });
@@ -126,7 +127,7 @@ fn cell(cell: &Cell) -> String {
     let text = match cell.look {
         Look::Verdict(ending) => format!("{} {}", sign(ending), bold(&cell.text)),
         Look::Blank => return "&nbsp;".to_owned(),
-        _ => escape(&cell.text),
+        _ => say(&cell.text),
     };
     if cell.below.is_empty() { text } else { format!("{text}<br><sub>{}</sub>", escape(&cell.below)) }
 }
@@ -159,12 +160,12 @@ fn chart(out: &mut String, chart: &Chart) {
 fn whys(out: &mut String, lines: &[WhyLine]) {
     for why in lines {
         let indent = "  ".repeat(why.depth);
-        let _ = write!(out, "{indent}- **{}**", escape(&why.question));
+        let _ = write!(out, "{indent}- **{}**", say(&why.question));
         match &why.answer {
             Some(answer) => {
-                let _ = write!(out, "<br>{}", escape(answer));
+                let _ = write!(out, "<br>{}", say(answer));
                 if !why.evidence.is_empty() {
-                    let _ = write!(out, " <sub>{}</sub>", escape(&why.evidence));
+                    let _ = write!(out, " <sub>{}</sub>", say(&why.evidence));
                 }
             }
             None => {
@@ -181,6 +182,12 @@ fn fence(out: &mut String, language: &str, text: &str) {
     let longest = text.split(|letter| letter != '`').map(str::len).max().unwrap_or(0);
     let ticks = "`".repeat((longest + 1).max(3));
     paragraph(out, &format!("{ticks}{language}\n{text}\n{ticks}"));
+}
+
+/// A sentence, in which what stands between backticks is code.
+fn say(text: &str) -> String {
+    let piece = |(text, code)| if code { format!("<code>{}</code>", escape(text)) } else { escape(text) };
+    words::pieces(text).into_iter().map(piece).collect()
 }
 
 /// A text that means nothing in Markdown nor in HTML, wherever it stands on a line.

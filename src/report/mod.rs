@@ -10,9 +10,10 @@ pub mod markdown;
 mod chart;
 mod evidence;
 mod page;
+mod people;
 mod playbook;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -401,6 +402,9 @@ pub struct Replay {
     pub document: String,
     /// The block counts of each indicator, inject then recovery.
     pub blocks: Vec<IndicatorBlocks>,
+    /// Everything that the verdict depends on, as the engine takes it.
+    #[serde(default)]
+    pub evidence: serde_json::Value,
 }
 
 /// The blocks of one indicator.

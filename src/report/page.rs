@@ -3,22 +3,17 @@
 //! Every text in a page has been through [`words`], so that it is one line (or a document) without hidden characters;
 //! a dress escapes it for its own language and does nothing else.
 
-use jiff::ToSpan;
-
 use super::chart::{self, Chart};
 use super::evidence;
+use super::people;
 use super::playbook::play;
 use super::words;
-use super::{Class, Ending, Hypothesis, Report, Why};
+use super::{Class, Ending, Hypothesis, Report};
 
 /// The longest title that is shown; names beyond it are cut, the model keeps them.
 const TITLE: usize = 160;
 /// The longest sentence that is shown.
 const SENTENCE: usize = 1200;
-/// How often people ask why before they are content (Ohno 1988).
-const WHYS: usize = 5;
-/// Branches of one tree that are shown; more of them is a heap, not a tree.
-const BRANCHES: usize = 60;
 
 /// A report, ready to be dressed.
 #[derive(Debug)]
@@ -162,11 +157,10 @@ impl Page {
             }
         };
         let ending = report.verdict.ending;
-        let fidelity = evidence::fidelity(&report.fidelity);
         if ending == Ending::Invalid {
             add("why", "What is wrong", why(report));
             add("next", "How to repair it", repair(report));
-            add("fidelity", "What reached the fault", fidelity);
+            add("fidelity", "What reached the fault", evidence::fidelity(&report.fidelity));
             add("hypothesis", "Hypothesis", hypothesis(&report.hypothesis));
             add("bounds", "What was measured all the same", evidence::bounds(report));
         } else {
@@ -191,13 +185,13 @@ impl Page {
         add("surprise", "Surprise", surprise(report));
         add("questions", "Open questions", list(&report.questions));
         if analysed && (ending == Ending::Broken || !report.whys.is_empty()) {
-            add("whys", "Five whys", whys(report));
+            add("whys", "Five whys", people::whys(&report.whys));
         }
         if analysed && (ending == Ending::Broken || !report.actions.is_empty()) {
-            add("actions", "Actions", actions(&report.actions));
+            add("actions", "Actions", people::actions(&report.actions));
         }
         if ending == Ending::Broken {
-            add("review", "Review", review(report));
+            add("review", "Review", people::review(report.ended_at));
         }
         add("similar", "Similar failures", list(&report.similar));
         add("replay", "Replay", replay(report));
@@ -225,21 +219,22 @@ fn meaning(ending: Ending) -> &'static str {
 }
 
 fn facts(report: &Report) -> Vec<Term> {
+    let fact = |name, text: &str| Term { name, text: line(text, TITLE) };
     let millis = report.ended_at.duration_since(report.started_at).as_millis().max(0);
     let mut facts = vec![
-        term("Experiment", &report.experiment),
-        term("Run", &report.run),
+        fact("Experiment", &report.experiment),
+        fact("Run", &report.run),
         Term { name: "Began", text: words::moment(report.started_at) },
         Term { name: "Took", text: words::length(u64::try_from(millis).unwrap_or_default()) },
     ];
     if let Some(owner) = &report.owner {
-        facts.insert(2, term("Owner", owner));
+        facts.insert(2, fact("Owner", owner));
     }
     if let Some(failure) = &report.failure {
-        facts.push(term("Failure", failure));
+        facts.push(fact("Failure", failure));
     }
     if !report.tags.is_empty() {
-        facts.push(term("Tags", &report.tags.join(", ")));
+        facts.push(fact("Tags", &report.tags.join(", ")));
     }
     facts
 }
@@ -345,89 +340,6 @@ fn surprise(report: &Report) -> Vec<Block> {
             },
         ]),
     ]
-}
-
-fn whys(report: &Report) -> Vec<Block> {
-    let mut lines = Vec::new();
-    if report.whys.is_empty() {
-        let question = "Why could the hypothesis be wrong?".to_owned();
-        push_whys(&[Why { question, answer: None, evidence: None, whys: Vec::new() }], "", 0, &mut lines);
-    } else {
-        push_whys(&report.whys, "", 0, &mut lines);
-    }
-    let text = "The first answers come from this run. The others are for people: ask how and what, not who.";
-    vec![Block::Text(text.to_owned()), Block::Whys(lines)]
-}
-
-fn push_whys(whys: &[Why], above: &str, depth: usize, lines: &mut Vec<WhyLine>) {
-    for (place, why) in whys.iter().enumerate() {
-        if lines.len() >= BRANCHES {
-            return;
-        }
-        let number = if above.is_empty() { (place + 1).to_string() } else { format!("{above}.{}", place + 1) };
-        lines.push(WhyLine {
-            depth,
-            question: sentence(&why.question),
-            answer: why.answer.as_deref().filter(|answer| !answer.trim().is_empty()).map(sentence),
-            evidence: why.evidence.as_deref().map(sentence).unwrap_or_default(),
-            number: number.clone(),
-        });
-        if why.whys.is_empty() && depth + 1 < WHYS {
-            let question = "And why is that?".to_owned();
-            let deeper = Why { question, answer: None, evidence: None, whys: Vec::new() };
-            push_whys(&[deeper], &number, depth + 1, lines);
-        } else {
-            push_whys(&why.whys, &number, depth + 1, lines);
-        }
-    }
-}
-
-fn actions(actions: &[String]) -> Vec<Block> {
-    let blank = || Cell { look: Look::Blank, ..Cell::default() };
-    let row = |what: Cell| Row { cells: vec![what, blank(), blank(), blank(), blank(), blank()], note: String::new() };
-    let mut rows: Vec<_> = actions.iter().map(|action| row(Cell::text(sentence(action)))).collect();
-    while rows.len() < 3 {
-        rows.push(row(blank()));
-    }
-    let head = ["What", "Owner", "Due", "Impact", "Confidence", "Ease"];
-    vec![
-        Block::Table(Table {
-            caption: "What people will do",
-            head: head.map(|text| Head { text: text.to_owned(), figures: false }).into(),
-            rows,
-            notes: "",
-        }),
-        Block::Small(
-            "Impact, confidence and ease from 1 to 10. At least one line should prevent, and one should detect."
-                .to_owned(),
-        ),
-    ]
-}
-
-/// What only people know, and until when they have to say it: 48 hours for the review, five business days to decide.
-fn review(report: &Report) -> Vec<Block> {
-    let review = report.ended_at.checked_add(48.hours()).unwrap_or(report.ended_at);
-    vec![
-        Block::Terms(vec![
-            Term { name: "Review by", text: words::deadline(review) },
-            Term { name: "Decide by", text: words::deadline(business_days(report.ended_at, 5)) },
-        ]),
-        Block::Blank("What do we know now that we could not have known before?"),
-        Block::Blank("What went well, what went badly, and where were we lucky?"),
-        Block::Blank("What did users, support and people on call notice?"),
-        Block::Blank("Which alarm should have rung, and did it?"),
-    ]
-}
-
-fn business_days(from: jiff::Timestamp, days: u32) -> jiff::Timestamp {
-    let (mut at, mut left) = (from, days);
-    while left > 0 {
-        let Ok(next) = at.checked_add(24.hours()) else { return at };
-        at = next;
-        let weekday = at.to_zoned(jiff::tz::TimeZone::UTC).weekday();
-        left -= u32::from(!matches!(weekday, jiff::civil::Weekday::Saturday | jiff::civil::Weekday::Sunday));
-    }
-    at
 }
 
 fn replay(report: &Report) -> Vec<Block> {

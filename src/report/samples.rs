@@ -1,11 +1,12 @@
 //! Hand-made reports, one for each way a run can end; for tests of what shows or stores reports.
 //!
-//! Everything is named through `super`, so that a test outside the library can take this file by its path.
+//! Everything is named through `super`, so that a test outside the library can take this file by its path, beneath
+//! `use pratfall::report::*` and the units.
 
 use super::*;
 
 /// One of each.
-pub(super) fn all() -> Vec<(&'static str, Report)> {
+pub(crate) fn all() -> Vec<(&'static str, Report)> {
     vec![
         ("broken", broken()),
         ("held", held()),
@@ -16,7 +17,7 @@ pub(super) fn all() -> Vec<(&'static str, Report)> {
 }
 
 /// Checkout has no timeout: two seconds of a slow inventory reach the customer.
-pub(super) fn broken() -> Report {
+pub(crate) fn broken() -> Report {
     let mut report = sound();
     measure(&mut report, 60, &[(0.0, 0.003), (0.984, 0.004)], 2000.0);
     let (treated, control) = during(&report, 1);
@@ -35,7 +36,7 @@ pub(super) fn broken() -> Report {
         format!("{} orders that met the delay took over 800 ms (control: {}); none failed.", of(treated), of(control));
     report.verdict.ending = Ending::Broken;
     report.verdict.reason =
-        "orders are quick was shown broken 3.2 s after the fault began: the whole delay reaches the customer.".into();
+        "`orders are quick` was shown broken 3.2 s after the fault began: the whole delay reaches the customer.".into();
     report.verdict.bounds = vec![
         BoundVerdict {
             log_e_not_recovered: Some(-1.9),
@@ -115,12 +116,12 @@ pub(super) fn broken() -> Report {
     });
     report.failure = Some("F-7k2m".into());
     report.similar = vec!["F-3hq9: slow-payment, timeout-missing, closed on 2026-06-12 when its follow-up held".into()];
-    report.timeline.insert(3, moment(23_200, "judge", "orders are quick is broken: ln E 5.1 of 4.4"));
+    report.timeline.insert(3, moment(23_200, "judge", "`orders are quick` is broken: ln E 5.1 of 4.4"));
     report
 }
 
 /// The same experiment after the repair: the fallback works.
-pub(super) fn held() -> Report {
+pub(crate) fn held() -> Report {
     let mut report = sound();
     measure(&mut report, 60, &[(0.003, 0.003)], 0.0);
     let (treated, control) = during(&report, 0);
@@ -141,7 +142,6 @@ pub(super) fn held() -> Report {
         ..succeed(treated, control)
     }];
     report.fidelity.faults = vec!["error: { status: 503 }".into()];
-    report.fidelity.delay = None;
     report.findings = vec![Finding {
         kind: "fallback_worked".into(),
         text: format!("All but {} orders whose call to inventory failed were placed all the same.", of(treated)),
@@ -159,14 +159,14 @@ pub(super) fn held() -> Report {
 }
 
 /// Too little traffic to tell; it says how much more is needed.
-pub(super) fn inconclusive() -> Report {
+pub(crate) fn inconclusive() -> Report {
     let mut report = sound();
     measure(&mut report, 60, &[(0.005, 0.003)], 1000.0);
     let (treated, control) = during(&report, 0);
     report.seen =
         format!("{} treated orders failed (control: {}): too few to exclude 1pp more.", of(treated), of(control));
     report.verdict.ending = Ending::Inconclusive;
-    report.verdict.reason = "The evidence for orders succeed reached 1.8 of the 3.0 that it needs.".into();
+    report.verdict.reason = "The evidence for `orders succeed` reached 1.8 of the 3.0 that it needs.".into();
     report.verdict.missing = Some("About 1,170 more treated requests: 19 min at this slice, or 4 min at 50 %.".into());
     report.verdict.bounds = vec![BoundVerdict {
         ending: Ending::Inconclusive,
@@ -184,7 +184,7 @@ pub(super) fn inconclusive() -> Report {
 }
 
 /// The application does not pass the context on, so that nothing met the fault.
-pub(super) fn invalid() -> Report {
+pub(crate) fn invalid() -> Report {
     let mut report = sound();
     measure(&mut report, 60, &[(0.002, 0.003)], 0.0);
     let (treated, control) = during(&report, 0);
@@ -198,12 +198,12 @@ pub(super) fn invalid() -> Report {
         why: "The arms do not differ, and they should not: nothing was done to either.".into(),
         ..succeed(treated, control)
     }];
+    report.fidelity.faults = vec!["latency: { delay: 1s, jitter: 50ms }".into()];
     report.fidelity.carried = [0, 0];
     report.fidelity.uncarried = 204;
     report.fidelity.eligible = 0;
     report.fidelity.faulted = 0;
     report.fidelity.exposed_units = 0;
-    report.fidelity.delay = None;
     report.fidelity.spared = Vec::new();
     report.findings = vec![Finding {
         kind: "context_lost".into(),
@@ -216,7 +216,7 @@ pub(super) fn invalid() -> Report {
 }
 
 /// A guard ended it: others than the treatment came to harm.
-pub(super) fn halted() -> Report {
+pub(crate) fn halted() -> Report {
     let mut report = sound();
     measure(&mut report, 12, &[(0.26, 0.23)], 1000.0);
     let (treated, control) = during(&report, 0);
@@ -308,6 +308,7 @@ fn sound() -> Report {
             engine: "pratfall 0.1.0".into(),
             seed: Seed(4_126_398_127_334_410),
             document: DOCUMENT.into(),
+            evidence: serde_json::Value::Null,
             blocks: vec![IndicatorBlocks {
                 indicator: "orders succeed".into(),
                 baseline: Counted { bad: 3.0, of: 1207 },

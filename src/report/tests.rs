@@ -52,9 +52,14 @@ fn a_page_runs_nothing_and_loads_nothing() {
 #[test]
 fn a_held_run_is_told_briefly_and_an_invalid_one_says_first_what_to_repair() {
     let titles = |report| page::Page::of(&report).sections.into_iter().map(|it| it.title).collect::<Vec<_>>();
-    let held = titles(samples::held());
+    let short = [samples::held(), samples::invalid()].map(|mut report| {
+        report.class = Some(Class::Untriaged);
+        report.whys = samples::broken().whys;
+        report.actions = vec!["more of the same".into()];
+        titles(report)
+    });
     for long in ["Five whys", "Actions", "Kind of weakness", "Review"] {
-        assert!(!held.contains(&long), "{long}");
+        assert!(short.iter().all(|titles| !titles.contains(&long)), "{long}");
         assert!(titles(samples::broken()).contains(&long), "{long}");
     }
     assert_eq!(titles(samples::invalid())[..3], ["What is wrong", "How to repair it", "What reached the fault"]);
@@ -144,7 +149,7 @@ fn no_name_breaks_out_of_its_place() {
         assert_eq!(headings(&text), headings(&markdown), "{poison:?}");
         assert!(page.len() < html.len() + 400_000, "{} bytes", page.len());
         let xml = junit::render(&[report]);
-        assert!(!xml.contains("<script") && !xml.contains(['\u{0}', '\u{1b}']), "{poison:?}");
+        assert!(!xml.contains("<script") && !xml.contains(['\u{202e}', '\u{2066}', '\u{0}', '\u{1b}']), "{poison:?}");
     }
 }
 
@@ -177,7 +182,7 @@ fn a_suite_is_never_greener_than_its_run() {
     report.verdict.ending = Ending::Inconclusive;
     assert!(junit::render(&[report.clone()]).contains("skipped=\"1\""), "the world was not quiet");
     report.verdict.ending = Ending::Halted;
-    assert!(junit::render(&[report.clone()]).contains("errors=\"1\""));
+    assert!(junit::render(&[report]).contains("errors=\"1\""));
 }
 
 #[test]

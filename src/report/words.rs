@@ -48,7 +48,7 @@ pub(super) fn share(ratio: f64) -> String {
 
 /// A difference of shares, with its sign: `+24.6 pp`.
 pub(super) fn points(difference: f64) -> String {
-    let text = number(difference * 100.0, if difference.abs() < 0.001 { 3 } else { 1 });
+    let text = number(difference * 100.0, if difference.abs() < 0.001 { 2 } else { 1 });
     if difference > 0.0 { format!("+{text} pp") } else { format!("{text} pp") }
 }
 
@@ -142,6 +142,28 @@ fn visible(text: &str, clean: &mut String) {
     }
 }
 
+/// A sentence in pieces, and whether each is code: what stands between two backticks.
+pub(super) fn pieces(text: &str) -> Vec<(&str, bool)> {
+    let mut pieces = Vec::new();
+    let mut rest = text;
+    let mut from = 0;
+    while let Some(start) = rest[from..].find('`').map(|at| from + at) {
+        match rest[start + 1..].find('`') {
+            // Nothing between two backticks is no code, so that they stay what they are.
+            Some(0) => from = start + 1,
+            Some(length) => {
+                pieces.push((&rest[..start], false));
+                pieces.push((&rest[start + 1..start + 1 + length], true));
+                (rest, from) = (&rest[start + length + 2..], 0);
+            }
+            None => break,
+        }
+    }
+    pieces.push((rest, false));
+    pieces.retain(|(piece, _)| !piece.is_empty());
+    pieces
+}
+
 /// A word as a shell takes it, whatever is in it: plain where it is harmless, quoted where not.
 pub(super) fn shell(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':');
@@ -196,6 +218,20 @@ mod tests {
         assert_eq!(line("naïve text", 6), "naïve…");
         assert_eq!(line(&"x".repeat(10_000), 5), "xxxxx…");
         assert_eq!(lines("a: 1\r\n\tb: \u{2066}2\n\n"), "a: 1\n\tb: \\u{2066}2");
+    }
+
+    #[test]
+    fn what_stands_between_backticks_is_code() {
+        for (text, expected) in [
+            ("plain", vec![("plain", false)]),
+            ("pass `baggage` on", vec![("pass ", false), ("baggage", true), (" on", false)]),
+            ("`a``b`", vec![("a", true), ("b", true)]),
+            ("``` fence", vec![("``` fence", false)]),
+            ("one ` only", vec![("one ` only", false)]),
+            ("", vec![]),
+        ] {
+            assert_eq!(pieces(text), expected, "{text}");
+        }
     }
 
     #[test]

@@ -368,6 +368,16 @@ mod tests {
     }
 
     #[test]
+    fn no_more_than_all_can_be_bad() {
+        for side in [Side::Held, Side::Broken] {
+            let all = Block { bad_t: 5.0, n_t: 5.0, bad_c: 95.0, n_c: 95.0 };
+            let more = Block { bad_t: 50.0, bad_c: 950.0, ..all };
+            assert_eq!(TwoArm::new(side, 0.01, 0.01).push(more), TwoArm::new(side, 0.01, 0.01).push(all));
+            assert_eq!(OneArm::new(side, 0.01, 0.01).push(50.0, 5.0), OneArm::new(side, 0.01, 0.01).push(5.0, 5.0));
+        }
+    }
+
+    #[test]
     fn what_cannot_be_counts_as_nothing() {
         let mut process = TwoArm::with_kappa(Side::Broken, f64::NAN, f64::NAN, f64::NAN);
         process.push(Block { bad_t: f64::NAN, n_t: f64::INFINITY, bad_c: -1.0, n_c: f64::NAN });

@@ -24,8 +24,9 @@ pub fn wilson(bad: f64, n: f64, confidence: f64) -> (f64, f64) {
     let scale = 1.0 + z * z / n;
     let centre = (p + z * z / (2.0 * n)) / scale;
     let half = z * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt() / scale;
-    let low = if bad == 0.0 { 0.0 } else { (centre - half).max(0.0) };
-    let high = if bad == n { 1.0 } else { (centre + half).min(1.0) };
+    // Each limit from the far one and the product of the roots: near an edge a difference would be rounding alone.
+    let low = if bad == 0.0 { 0.0 } else { p * p / scale / (centre + half) };
+    let high = if bad == n { 1.0 } else { 1.0 - (1.0 - p) * (1.0 - p) / scale / (1.0 - (centre - half)) };
     (low, high)
 }
 
@@ -55,8 +56,7 @@ pub fn miettinen_nurminen(bad_t: f64, n_t: f64, bad_c: f64, n_c: f64, confidence
     let score = |delta: f64| {
         let (p_t, p_c) = rmle_diff(bad_t, n_t, bad_c, n_c, delta);
         let variance = (p_t * (1.0 - p_t) / n_t + p_c * (1.0 - p_c) / n_c) * n / (n - 1.0);
-        // No spread is left at the corners: there only the sign counts.
-        if variance > 0.0 { (seen - delta) / variance.sqrt() } else { (seen - delta) * f64::INFINITY }
+        (seen - delta) / variance.sqrt()
     };
     (bisect(-1.0, seen, |delta| score(delta) > z), bisect(seen, 1.0, |delta| score(delta) > -z))
 }

@@ -18,5 +18,6 @@ mod tests {
         assert_eq!(return_on_investment(5.0, 5.0), Some(0.0));
         assert_eq!(return_on_investment(0.0, 5.0), Some(-1.0));
         assert_eq!(return_on_investment(5.0, 0.0), None);
+        assert_eq!(return_on_investment(5.0, -5.0), None);
     }
 }

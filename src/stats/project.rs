@@ -54,7 +54,7 @@ pub fn rmle_ratio(x1: f64, n1: f64, x2: f64, n2: f64, ratio: f64) -> (f64, f64) 
     let c = x1 + x2;
     let root = (b * b - 4.0 * a * c).max(0.0).sqrt();
     // The smaller root, written without the difference of two large numbers.
-    let p2 = if c > 0.0 { (2.0 * c / (b + root)).min(1.0 / ratio).min(1.0) } else { 0.0 };
+    let p2 = if c > 0.0 { (2.0 * c / (b + root)).min(1.0) } else { 0.0 };
     ((ratio * p2).min(1.0), p2)
 }
 

@@ -28,7 +28,7 @@ pub fn well_from(windows: &[(f64, f64)], limit: f64, enough: usize) -> Option<us
     let after = last_bad.map_or(0, |index| index + 1);
     let start = after + windows[after..].iter().position(|(_, all)| *all > 0.0)?;
     let shown = windows[start..].iter().filter(|(_, all)| *all > 0.0).count();
-    (shown >= enough.max(1)).then_some(start)
+    (shown >= enough).then_some(start)
 }
 
 #[cfg(test)]
@@ -47,8 +47,9 @@ mod tests {
 
     #[test]
     fn an_early_open_end_leaves_the_risk_set_without_ending() {
-        // 1 of 4 ends, 1 leaves, then 1 of 2 ends: 3/4 · 1/2 = 3/8.
-        assert_eq!(kaplan_meier_median(&[(1.0, true), (2.0, false), (3.0, true), (4.0, true)]), Some(3.0));
+        // 1 of 5 ends, 2 leave, then 1 of 2 ends: 4/5 · 1/2 = 2/5. With the two still at risk it would be 3/5.
+        let times = [(1.0, true), (2.0, false), (2.0, false), (3.0, true), (4.0, true)];
+        assert_eq!(kaplan_meier_median(&times), Some(3.0));
     }
 
     #[test]

@@ -1,0 +1,22 @@
+//! The lab conducts experiments: it checks that one may start, enrolls it, injects under guards, judges and reports.
+//!
+//! Read [`run`] first: the life of an experiment is one function, top to bottom.
+
+pub mod bound;
+pub mod evidence;
+mod findings;
+pub mod follow_up;
+mod guard;
+pub mod judge;
+mod missing;
+pub mod plan;
+pub mod preflight;
+pub mod progress;
+pub mod run;
+mod watch;
+mod write;
+
+pub use self::judge::judge;
+pub use self::preflight::Refusal;
+pub use self::progress::Progress;
+pub use self::run::{Lab, Order, Stop};

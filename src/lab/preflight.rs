@@ -1,0 +1,158 @@
+//! May it start? Everything that can be known before the first request is asked here, and refused with the way out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::experiment::limits::Limits;
+use crate::experiment::{Carry, Experiment, Guard, Length, Measure, Threshold};
+use crate::measure::MAX_RULES;
+use crate::proxy::Proxy;
+use crate::units::Increase;
+
+/// Why a run was refused before it began.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// The document asks for what cannot be, here or in this version: a matter of the file.
+    #[error("{0}")]
+    Document(String),
+    /// The system does not allow it now: halted, not armed, taken, down, out of hours.
+    #[error("{0}")]
+    NotNow(String),
+    /// Something of ours failed.
+    #[error("{0}")]
+    Internal(String),
+}
+
+/// What this version reads and does not conduct yet, one sentence each. Nothing is ignored.
+pub fn not_yet(experiment: &Experiment) -> Vec<String> {
+    let mut reasons: Vec<String> = experiment.inject.faults.iter().filter_map(crate::fault::Fault::not_yet).collect();
+    let mut later = |found: bool, what: &str, instead: &str| {
+        if found {
+            reasons.push(format!("{what} is read but not conducted by this version; {instead}"));
+        }
+    };
+    let slice = &experiment.slice;
+    later(
+        !matches!(slice.carry, Carry::Auto | Carry::Baggage),
+        "`carry` other than `auto` or `baggage`",
+        "leave it out where the application passes W3C baggage on",
+    );
+    later(experiment.search.is_some(), "`search`", "write one dose and run again with the next");
+    let measures = experiment.steady_state.iter().map(|indicator| &indicator.measure);
+    for measure in measures {
+        match measure {
+            Measure::ErrorRate { bounds, .. } | Measure::SlowRate { bounds, .. } => later(
+                matches!(bounds.max_increase, Some(Increase::Ratio(_))),
+                "a `max_increase` as a ratio",
+                "write points, as in `1pp`",
+            ),
+            Measure::FailedOperations { .. } => {
+                later(true, "`failed_operations`", "measure `error_rate` where the operations enter");
+            }
+            Measure::Probe(_) => later(true, "an indicator by `probe`", "measure `error_rate` or `slow_rate`"),
+        }
+    }
+    for indicator in &experiment.steady_state {
+        later(indicator.at != slice.at, "an indicator `at` another listener than the slice's", "leave `at` out");
+    }
+    for guard in &experiment.guards {
+        match guard {
+            Guard::Probe(_) => later(true, "a guard by `probe`", "use `error_rate`, `slow_rate` or `harmed`"),
+            Guard::Faulted { rate, per_caller, .. } => {
+                later(rate.is_some(), "`faulted` with `rate`", "write `max`");
+                later(per_caller.is_some(), "`faulted` with `per_caller`", "write `max`");
+            }
+            _ => {}
+        }
+    }
+    let command = experiment.traffic.as_ref().is_some_and(|traffic| traffic.command.is_some());
+    later(command, "`traffic` by `command`", "write `rate` and `requests`, or start the command beside the run");
+    later(experiment.known.is_some(), "`known`", "leave it out, or use `--fail-on`");
+    reasons
+}
+
+/// Whether an experiment may run on this proxy under these limits, at the places it names.
+pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), Refusal> {
+    let find = |name: &str| {
+        proxy.find(name).map(|(index, _)| index).ok_or_else(|| {
+            let names: Vec<&str> = proxy.listeners().iter().map(|listener| listener.config.name.as_str()).collect();
+            Refusal::Document(format!("there is no listener `{name}`; the system has {}", names.join(", ")))
+        })
+    };
+    let places = (find(&experiment.slice.at)?, find(&experiment.inject.at)?);
+    if places.0 != places.1 && proxy.listeners()[places.0].config.external {
+        return Err(Refusal::Document(format!(
+            "the upstream of `{}` is external: nothing of ours goes there, so no fault elsewhere can be reached from it",
+            experiment.slice.at
+        )));
+    }
+    Ok(places)
+}
+
+/// What the limits of the system say.
+pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refusal> {
+    for fault in &experiment.inject.faults {
+        if !limits.allows(fault.kind()) {
+            return Err(Refusal::NotNow(format!(
+                "not armed: `limits.faults` does not list `{}`; add it to the system file to allow it",
+                fault.kind()
+            )));
+        }
+    }
+    let treatment = experiment.slice.final_treatment();
+    let own = experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own);
+    if !own && treatment > limits.max_slice {
+        return Err(Refusal::NotNow(format!(
+            "the treatment of {treatment} is above `limits.max_slice` ({})",
+            limits.max_slice
+        )));
+    }
+    if let Length::Fixed(inject) = experiment.phases.inject
+        && inject.get() + experiment.observe.get() > limits.max_duration.get()
+    {
+        return Err(Refusal::NotNow(format!(
+            "an inject phase of {inject} is longer than `limits.max_duration` ({})",
+            limits.max_duration
+        )));
+    }
+    if !limits.allows_now(crate::clock::now()) {
+        return Err(Refusal::NotNow("it is outside `limits.hours`".into()));
+    }
+    Ok(())
+}
+
+/// Questions that are asked of each unit, at most.
+pub fn questions(rules: usize) -> Result<(), Refusal> {
+    if rules > MAX_RULES {
+        return Err(Refusal::Document(format!("indicators and guards together are at most {MAX_RULES}, not {rules}")));
+    }
+    Ok(())
+}
+
+/// Whether the upstreams of both places can be reached at all.
+pub async fn upstreams(proxy: &Proxy, places: (usize, usize)) -> Result<(), Refusal> {
+    for place in [places.0, places.1] {
+        let config = &proxy.listeners()[place].config;
+        let Some(target) = &config.upstream else { continue };
+        let connecting = tokio::net::TcpStream::connect((target.host.as_str(), target.port));
+        let reached = tokio::time::timeout(config.timeouts.connect.get().max(Duration::from_millis(100)), connecting);
+        let why = match reached.await {
+            Ok(Ok(_)) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        return Err(Refusal::NotNow(format!(
+            "the upstream of `{}`, {}:{}, cannot be reached: {why}",
+            config.name, target.host, target.port
+        )));
+    }
+    Ok(())
+}
+
+/// The threshold of a slow rate that is known from the start.
+pub fn threshold(measure: &Measure) -> Option<Duration> {
+    match measure {
+        Measure::SlowRate { over: Threshold::Over(span), .. } => Some(span.get()),
+        _ => None,
+    }
+}

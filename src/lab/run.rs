@@ -1,0 +1,521 @@
+//! The life of an experiment: preflight, ledger, baseline, inject under guards, recovery, judge, report. Top to bottom.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::bound::Bound;
+use super::evidence::{Ended, Evidence, Seen};
+use super::judge::{self, judge};
+use super::preflight::Refusal;
+use super::watch::{Cut, Watch};
+use super::write::{self, Facts};
+use super::{Progress, guard, plan, preflight};
+use crate::clock;
+use crate::experiment::limits::Limits;
+use crate::experiment::{Count, Experiment, Length, Measure, Threshold};
+use crate::ledger::{Ledger, NewRun, OpenRun};
+use crate::load::{Load, LoadTally};
+use crate::measure::block::{Pair, Undecided};
+use crate::measure::{Arm, Budget, Counts, Phase, PhaseMark, Rule, TICK, Tally};
+use crate::proxy::{Enrolled, Injection, Proxy, Terms, Trial};
+use crate::report::{Counted, Report};
+use crate::units::{Seed, Span};
+
+/// Where experiments are conducted.
+#[derive(Clone, Debug)]
+pub struct Lab {
+    /// The data plane.
+    pub proxy: Arc<Proxy>,
+    /// What may be injected.
+    pub limits: Arc<Limits>,
+    /// Where runs are remembered; nowhere in simulations.
+    pub ledger: Option<Arc<Ledger>>,
+    /// The system's name.
+    pub system: Option<String>,
+}
+
+/// One run that is to be conducted.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// What is to be tested.
+    pub experiment: Arc<Experiment>,
+    /// The run's id.
+    pub run: String,
+    /// Where chance comes from.
+    pub seed: Seed,
+    /// The failure whose follow-up this is.
+    pub follow_up_of: Option<String>,
+    /// Conduct it although its declared rate cannot answer.
+    pub underpowered: bool,
+}
+
+/// Why somebody stopped a run.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Stop {
+    /// A signal, by its number.
+    Signal(i32),
+    /// A person, or whoever speaks for one.
+    Halt(String),
+    /// The lease ran out: nobody said that the run should go on.
+    Lease,
+}
+
+impl std::fmt::Display for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Signal(2) => f.write_str("interrupted (SIGINT)"),
+            Self::Signal(15) => f.write_str("terminated (SIGTERM)"),
+            Self::Signal(number) => write!(f, "signal {number}"),
+            Self::Halt(by) => write!(f, "halted by {by}"),
+            Self::Lease => f.write_str("the lease ran out: no heartbeat came"),
+        }
+    }
+}
+
+impl Lab {
+    /// Conducts one run. Whatever the way out, the fault is off and whoever was held is let go.
+    pub async fn conduct(
+        &self,
+        order: Order,
+        stop: watch::Receiver<Option<Stop>>,
+        progress: &watch::Sender<Progress>,
+    ) -> Result<Report, Refusal> {
+        let experiment = order.experiment.clone();
+        let places = self.preflight(&order).await?;
+        let row = self.open(&order).await?;
+        let started_at = clock::now();
+
+        let (mut watch, slow) = self.watch(&order, places, stop, progress)?;
+        let enrolled = self.proxy.enroll(&watch.trial);
+        let load = self.load(&order, &watch.trial, places.0)?;
+        watch.say("run", "baseline began: both arms, no fault");
+
+        let (baseline, ended) = baseline(&mut watch).await;
+        let seen = seen_in_baseline(&watch, baseline);
+        let longest = self.limits.max_duration.get();
+        let go = ended.and_then(|()| ready(&watch, baseline, &seen, longest));
+
+        let mut evidence = Evidence { indicators: seen, ..Evidence::default() };
+        let mut inject_at = None;
+        match go {
+            Err(ended) => evidence.ended = ended,
+            Ok(length) => {
+                freeze_thresholds(&watch, &slow);
+                let (mark, injection, ended) = inject(&mut watch, &enrolled, &evidence.indicators, length).await;
+                inject_at = Some(mark);
+                evidence.inject_secs = mark.since.elapsed().as_secs_f64();
+                evidence.ended = ended;
+                recovery(&mut watch, mark, injection, &mut evidence).await;
+            }
+        }
+        drop(enrolled);
+        let load = load.map(|load| load.stop());
+        watch.drain();
+
+        let facts = Facts {
+            order: &order,
+            started_at,
+            ended_at: clock::now(),
+            inject_at,
+            load: load.map(|tally| (experiment.traffic.as_ref().and_then(|traffic| traffic.rate), tally.snapshot())),
+            similar: self.similar(&experiment).await,
+        };
+        write::reach(&watch, inject_at, &mut evidence);
+        let judgement = judge(&experiment, &evidence);
+        let mut report = write::report(&watch, &facts, &evidence, judgement);
+        self.close(row, &mut report).await;
+        progress.send_modify(|progress| {
+            progress.phase = "over";
+            progress.ending = Some(report.verdict.ending);
+        });
+        Ok(report)
+    }
+
+    async fn preflight(&self, order: &Order) -> Result<(usize, usize), Refusal> {
+        let experiment = &order.experiment;
+        let not_yet = preflight::not_yet(experiment);
+        if !not_yet.is_empty() {
+            return Err(Refusal::Document(not_yet.join("\n")));
+        }
+        let places = preflight::places(experiment, &self.proxy)?;
+        preflight::limits(experiment, &self.limits)?;
+        if let Some(why) = plan::too_low(experiment).filter(|_| !order.underpowered) {
+            return Err(Refusal::Document(why));
+        }
+        preflight::upstreams(&self.proxy, places).await?;
+        Ok(places)
+    }
+
+    /// Writes the run down, before the first fault.
+    async fn open(&self, order: &Order) -> Result<Option<OpenRun>, Refusal> {
+        let Some(ledger) = self.ledger.clone() else { return Ok(None) };
+        let experiment = &order.experiment;
+        let new = NewRun {
+            id: order.run.clone(),
+            experiment: experiment.name.clone(),
+            title: experiment.title.clone(),
+            owner: experiment.owner.clone(),
+            document: experiment.document.clone(),
+            seed: order.seed,
+            system: self.system.clone(),
+            started_at: clock::now(),
+            fault_kinds: experiment.inject.faults.iter().map(|fault| fault.kind().to_owned()).collect(),
+            at: experiment.inject.at.clone(),
+            follow_up_of: order.follow_up_of.clone(),
+        };
+        let opened = tokio::task::spawn_blocking(move || ledger.open_run(&new)).await;
+        let failed = |why: String| Refusal::Internal(format!("the ledger takes no run, so none begins: {why}"));
+        opened.map_err(|error| failed(error.to_string()))?.map(Some).map_err(|error| failed(error.to_string()))
+    }
+
+    /// Closes the run's row. A ledger that fails now loses nothing: the report is still written to its files.
+    async fn close(&self, row: Option<OpenRun>, report: &mut Report) {
+        let (Some(ledger), Some(row)) = (self.ledger.clone(), row) else { return };
+        let copy = report.clone();
+        match tokio::task::spawn_blocking(move || ledger.close_run(row, &copy)).await {
+            Ok(Ok(closed)) => report.failure = closed.failure.map(|failure| failure.id),
+            Ok(Err(error)) => tracing::error!(run = report.run, %error, "the ledger did not take the report"),
+            Err(error) => tracing::error!(run = report.run, %error, "the ledger did not take the report"),
+        }
+    }
+
+    async fn similar(&self, experiment: &Experiment) -> Vec<String> {
+        let Some(ledger) = self.ledger.clone() else { return Vec::new() };
+        let (name, at) = (experiment.name.clone(), experiment.inject.at.clone());
+        let kind = experiment.inject.faults.first().map_or("", |fault| fault.kind());
+        let found = tokio::task::spawn_blocking(move || ledger.similar(&name, kind, &at)).await;
+        let rows = found.ok().and_then(Result::ok).unwrap_or_default();
+        rows.into_iter().map(|row| format!("{}: {} ({})", row.id, row.title, row.state.word())).collect()
+    }
+
+    fn watch<'p>(
+        &self,
+        order: &Order,
+        places: (usize, usize),
+        stop: watch::Receiver<Option<Stop>>,
+        progress: &'p watch::Sender<Progress>,
+    ) -> Result<(Watch<'p>, Vec<Rule>), Refusal> {
+        let experiment = order.experiment.clone();
+        let indicators: Vec<Rule> = experiment.steady_state.iter().map(|indicator| rule(&indicator.measure)).collect();
+        let rules = guard::rules(&experiment, indicators.clone());
+        preflight::questions(rules.all.len())?;
+        let spent = CancellationToken::new();
+        let (harmed, max_faulted) = guard::budgets(&experiment);
+        let terms = Terms {
+            run: order.run.clone(),
+            seed: order.seed,
+            rules: rules.all.clone(),
+            limits: self.limits.clone(),
+            harmed: Budget::new(harmed, spent.clone()),
+            max_faulted,
+            places,
+        };
+        let (trial, batches) = Trial::new(experiment.clone(), terms);
+        let slice = &experiment.slice;
+        let window =
+            slice.by.is_sticky().then(|| (slice.unit_window.get().as_millis() / TICK.as_millis()).max(1) as u32);
+        let bounds = Bound::all(&experiment);
+        let watch = Watch {
+            broken_after: vec![None; bounds.len()],
+            tally: Tally::new(self.proxy.workers(), window),
+            timeline: Vec::new(),
+            marks: Vec::new(),
+            inject_length: Duration::ZERO,
+            started: Instant::now(),
+            experiment,
+            trial,
+            bounds,
+            rules,
+            batches,
+            spent,
+            stop,
+            progress,
+        };
+        Ok((watch, indicators))
+    }
+
+    fn load(&self, order: &Order, trial: &Arc<Trial>, slice_at: usize) -> Result<Option<Running>, Refusal> {
+        let Some(traffic) = &order.experiment.traffic else { return Ok(None) };
+        let (_, address) = self.proxy.find(&self.proxy.listeners()[slice_at].config.name).expect("it was found before");
+        let load = Load::new(traffic, address, address.to_string(), order.seed);
+        let load = load.map_err(|error| Refusal::Document(format!("traffic: {error}")))?;
+        let load = match order.experiment.phases.baseline {
+            Length::Fixed(span) => load.ramp_over(span),
+            Length::Auto { .. } => load,
+        };
+        let (stop, tally) = (CancellationToken::new(), Arc::new(LoadTally::default()));
+        let marker = trial.clone();
+        let mark = move |index, intended| marker.own_mark(index, intended);
+        tokio::spawn(load.run(stop.clone(), mark, tally.clone()));
+        Ok(Some(Running { stop: stop.drop_guard(), tally }))
+    }
+}
+
+/// Load of our own. Dropping it stops it.
+struct Running {
+    stop: DropGuard,
+    tally: Arc<LoadTally>,
+}
+
+impl Running {
+    fn stop(self) -> Arc<LoadTally> {
+        drop(self.stop);
+        self.tally
+    }
+}
+
+/// What an indicator asks of each unit.
+fn rule(measure: &Measure) -> Rule {
+    match measure {
+        Measure::ErrorRate { count, .. } => Rule::Error(count.clone()),
+        Measure::SlowRate { over: Threshold::Over(span), until, .. } => Rule::slow(span.get(), *until),
+        Measure::SlowRate { over: Threshold::BaselineP95, until, .. } => Rule::slow(Duration::ZERO, *until),
+        Measure::FailedOperations { .. } | Measure::Probe(_) => Rule::Error(Count::DEFAULT.to_vec()),
+    }
+}
+
+/// Both arms, no fault: how things are, and whether the arms are alike.
+async fn baseline(watch: &mut Watch<'_>) -> (PhaseMark, Result<(), Ended>) {
+    let mark = watch.begin(Phase::Baseline);
+    let length = watch.experiment.phases.baseline;
+    let (least, at_most) = match length {
+        Length::Fixed(span) => (span.get(), Some(span.get())),
+        Length::Auto { at_most } => (plan::QUIET_PHASE, at_most.map(Span::get)),
+    };
+    let units = |watch: &Watch<'_>| watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
+    let look = |watch: &mut Watch<'_>, complete| watch.guarded(Phase::Baseline, complete);
+    let done = |watch: &mut Watch<'_>| {
+        let elapsed = mark.since.elapsed();
+        let enough = matches!(length, Length::Fixed(_)) || units(watch) >= plan::BASELINE_UNITS;
+        elapsed >= least && (enough || at_most.is_some_and(|most| elapsed >= most))
+    };
+    let cut = watch.until(mark, least, look, done).await;
+    (mark, cut.map_or(Ok(()), |cut| Err(ended(cut, watch))))
+}
+
+/// Whether the fault may come now, and for how long; why not otherwise.
+fn ready(watch: &Watch<'_>, baseline: PhaseMark, seen: &[Seen], longest: Duration) -> Result<Duration, Ended> {
+    if let Some(why) = judge::baseline_unquiet(&watch.bounds, seen) {
+        return Err(Ended::Never(format!("the baseline was not quiet, so nothing was injected: {why}")));
+    }
+    let units: u64 = watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum();
+    let rate = units as f64 / baseline.since.elapsed().as_secs_f64().max(0.001);
+    let p0 = |indicator: usize| {
+        let Counted { bad, of } = seen[indicator].baseline;
+        (of > 0).then(|| (bad + 0.5) / (of as f64 + 1.0))
+    };
+    let plan = plan::plan(&watch.experiment, p0, Some(rate));
+    plan::inject(&watch.experiment, plan.as_ref(), longest).map_err(Ended::Never)
+}
+
+/// The 95th percentile of the baseline becomes the threshold of whoever asked for it, frozen before the fault.
+fn freeze_thresholds(watch: &Watch<'_>, rules: &[Rule]) {
+    for (indicator, rule) in watch.experiment.steady_state.iter().zip(rules) {
+        if let (Measure::SlowRate { over: Threshold::BaselineP95, .. }, Rule::Slow { over, .. }) =
+            (&indicator.measure, rule)
+            && let Some(micros) = watch.tally.quantile_of_all(Phase::Baseline, 0.95)
+        {
+            over.store(micros.max(1), Ordering::Relaxed);
+        }
+    }
+}
+
+/// The treatment meets the fault, under guards, until the planned end or something ends it.
+async fn inject<'e>(
+    watch: &mut Watch<'_>,
+    enrolled: &Enrolled,
+    baseline: &[Seen],
+    length: Duration,
+) -> (PhaseMark, Option<Injection>, Ended) {
+    let mark = watch.begin(Phase::Inject);
+    let injection = enrolled.inject();
+    watch.inject_length = length;
+    let faults: Vec<String> = watch.experiment.inject.faults.iter().map(crate::fault::Fault::describe).collect();
+    let text =
+        format!("inject began at {}: {}, for {}", watch.experiment.inject.at, faults.join(" and "), Span::from(length));
+    watch.say("run", text);
+    let observe = watch.experiment.observe.get();
+    let look = |watch: &mut Watch<'_>, complete| {
+        ramp(watch, mark, length);
+        watch.judge_so_far(mark, baseline);
+        let broken = watch.broken_after.iter().flatten().min().copied();
+        if broken.is_some_and(|after| mark.since.elapsed() >= after + observe) {
+            return Some(Cut::Broken);
+        }
+        watch.guarded(Phase::Inject, complete)
+    };
+    let cut = watch.until(mark, length, look, |_| mark.since.elapsed() >= length).await;
+    match cut {
+        None => {
+            injection.close();
+            (mark, Some(injection), Ended::Planned)
+        }
+        Some(cut) => {
+            drop(injection);
+            (mark, None, ended(cut, watch))
+        }
+    }
+}
+
+/// The next equal part of inject treats the next share of a ramp.
+fn ramp(watch: &Watch<'_>, mark: PhaseMark, length: Duration) {
+    watch.trial.treat(step(watch, mark.since.elapsed(), length).1);
+}
+
+/// Which step of the ramp it is after so long, and its share.
+fn step(watch: &Watch<'_>, after: Duration, length: Duration) -> (usize, f64) {
+    let shares = &watch.experiment.slice.treatment;
+    let part = after.as_secs_f64() / length.as_secs_f64().max(0.001) * shares.len() as f64;
+    let step = (part as usize).min(shares.len() - 1);
+    (step, shares[step].ratio())
+}
+
+/// The fault is off: the last of inject are waited for, and the system is watched getting well again.
+async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<Injection>, evidence: &mut Evidence) {
+    let mark = watch.begin(Phase::Recovery);
+    watch.say("run", "the fault is off: recovery began");
+    let planned = evidence.ended == Ended::Planned;
+    if !planned {
+        watch.drain();
+        collect_inject(watch, inject, Undecided::LeaveOut, evidence);
+    }
+    let stopped = watch.stop.borrow().is_some();
+    if stopped || matches!(evidence.ended, Ended::Invalid(_)) {
+        return;
+    }
+    let bound = last_decision(&watch.experiment);
+    let length = match watch.experiment.phases.recovery {
+        Length::Fixed(span) => span.get(),
+        Length::Auto { at_most } => at_most.map_or(plan::QUIET_PHASE, Span::get),
+    };
+    let mut held = injection;
+    let mut waiting = planned;
+    let look = |watch: &mut Watch<'_>, _| {
+        if waiting && (watch.is_decided(inject) && watch.complete(inject) > 0 || mark.since.elapsed() >= bound) {
+            collect_inject(watch, inject, Undecided::Bad, evidence);
+            held = None;
+            waiting = false;
+        }
+        None
+    };
+    let cut = watch.until(mark, length, look, |_| mark.since.elapsed() >= length.max(TICK)).await;
+    if waiting {
+        // Recovery was shorter than the last decision of inject needs.
+        let rest = bound.saturating_sub(mark.since.elapsed());
+        let deadline = Instant::now() + rest;
+        let decided = move |watch: &mut Watch<'_>| watch.is_decided(inject) || Instant::now() >= deadline;
+        watch.until(mark, length, |_, _| None, decided).await;
+        collect_inject(watch, inject, Undecided::Bad, evidence);
+    }
+    drop(held);
+    if cut.is_some() {
+        watch.say("run", "recovery was cut short");
+        return;
+    }
+    // The last of recovery get the time that their decision needs, but no more than a few seconds: nothing holds them.
+    let deadline = Instant::now() + bound.min(Duration::from_secs(5));
+    let decided = move |watch: &mut Watch<'_>| watch.is_decided(mark) || Instant::now() >= deadline;
+    let judged_until = mark.tick(mark.since + length);
+    watch.until(mark, length, |_, _| None, decided).await;
+    collect_recovery(watch, mark, judged_until, evidence);
+}
+
+/// Until when the last unit of a phase is decided: its threshold, or the listener's response timeout for errors.
+fn last_decision(experiment: &Experiment) -> Duration {
+    let slack = Duration::from_millis(500);
+    let bounds = experiment.steady_state.iter().map(|indicator| match &indicator.measure {
+        Measure::SlowRate { .. } => preflight::threshold(&indicator.measure).unwrap_or(Duration::from_secs(1)),
+        // Thirty seconds is the response timeout of a listener that says nothing.
+        _ => Duration::from_secs(30),
+    });
+    bounds.max().unwrap_or_default() + slack
+}
+
+fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
+    let sums = watch.tally.sum(Phase::Baseline);
+    let units = watch.tally.units(Phase::Baseline, u32::MAX);
+    let middle = mark.tick(Instant::now()) / 2;
+    (0..watch.experiment.steady_state.len())
+        .map(|rule| {
+            let counted = |counts: &Counts| Counted { bad: counts.bad[rule], of: counts.decided[rule] };
+            let [_, control, bystanders] = sums.each_ref().map(counted);
+            let mut all = Counts::default();
+            sums.iter().for_each(|counts| all.add(counts));
+            let of_tick = |tick: u32| {
+                let mut all = Counts::default();
+                units.get(&tick).into_iter().flatten().for_each(|counts| all.add(counts));
+                (all.bad[rule], all.decided[rule])
+            };
+            let halves = (0..middle).map(|tick| {
+                let ((bad_c, n_c), (bad_t, n_t)) = (of_tick(tick), of_tick(tick + middle));
+                Pair { bad_t, n_t, bad_c, n_c, last_tick: tick }
+            });
+            Seen {
+                baseline: counted(&all),
+                baseline_control: control,
+                baseline_bystanders: bystanders,
+                halves: halves.collect(),
+                ..Seen::default()
+            }
+        })
+        .collect()
+}
+
+fn collect_inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, evidence: &mut Evidence) {
+    let sums = watch.tally.sum(Phase::Inject);
+    for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
+        seen.inject = watch.blocks(mark, rule, undecided);
+        let bystanders = &sums[Arm::Bystander as usize];
+        seen.bystanders = Counted { bad: bystanders.bad[rule], of: bystanders.decided[rule] };
+    }
+    let control = watch.experiment.slice.control.ratio();
+    let units = watch.tally.units(Phase::Inject, u32::MAX);
+    let steps = |tick: u32| step(watch, TICK * tick, watch.inject_length);
+    let arrivals = units.iter().filter_map(|(tick, arms)| {
+        let (now, share) = steps(*tick);
+        // A step of the ramp does not fall on a tick: those around it are mixed.
+        let mixed = steps(tick + 2).0 != now || steps(tick.saturating_sub(1)).0 != now;
+        (!mixed).then_some((arms[0].arrived, arms[1].arrived, share / (share + control)))
+    });
+    evidence.arrivals = arrivals.collect();
+}
+
+fn collect_recovery(watch: &Watch<'_>, mark: PhaseMark, until: u32, evidence: &mut Evidence) {
+    let units = watch.tally.units(Phase::Recovery, u32::MAX);
+    let second_half = units.into_iter().filter(|(tick, _)| (until / 2..until).contains(tick)).collect();
+    for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
+        seen.recovery = crate::measure::block::cut(&second_half, rule, u32::MAX, Undecided::Bad);
+    }
+    evidence.recovery_seen = mark.phase == Phase::Recovery;
+}
+
+/// What a cut means for the verdict.
+fn ended(cut: Cut, watch: &mut Watch<'_>) -> Ended {
+    match cut {
+        Cut::Broken => {
+            watch.say("run", "the fault was taken off: the hypothesis is broken");
+            Ended::Broken
+        }
+        Cut::Stop(stop) => {
+            watch.say("operator", stop.to_string());
+            Ended::Early(stop.to_string())
+        }
+        Cut::Guard(why) => {
+            watch.say("guard", why.clone());
+            Ended::Early(why)
+        }
+        Cut::Budget(why) => {
+            watch.say("guard", why.clone());
+            Ended::Early(why)
+        }
+        Cut::NoTraffic(why) => {
+            watch.say("guard", why.clone());
+            Ended::Invalid(why)
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! Watching a phase: taking in what workers recorded, looking at it every tick, and noticing why it must end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::bound::Bound;
+use super::evidence::Seen;
+use super::guard::Rules;
+use super::run::Stop;
+use super::{Progress, plan};
+use crate::experiment::Experiment;
+use crate::measure::block::{self, Pair, Undecided};
+use crate::measure::{Arm, Batch, Counts, Phase, PhaseMark, TICK, Tally};
+use crate::proxy::Trial;
+use crate::report::{Counted, Moment};
+
+/// How long nobody may come before a run is called off: three windows of a default guard (decisions.md 2.8).
+const NO_TRAFFIC: Duration = Duration::from_secs(15);
+
+/// Why a phase ended before its time.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Cut {
+    /// Somebody said stop.
+    Stop(Stop),
+    /// A guard was crossed.
+    Guard(String),
+    /// The failure budget is spent.
+    Budget(String),
+    /// Nobody came.
+    NoTraffic(String),
+    /// A bound was shown broken, and watched for long enough.
+    Broken,
+}
+
+/// A run under watch.
+pub(super) struct Watch<'a> {
+    pub(super) experiment: Arc<Experiment>,
+    pub(super) trial: Arc<Trial>,
+    pub(super) bounds: Vec<Bound>,
+    pub(super) rules: Rules,
+    pub(super) tally: Tally,
+    pub(super) timeline: Vec<Moment>,
+    pub(super) started: Instant,
+    /// The phases that have begun.
+    pub(super) marks: Vec<PhaseMark>,
+    /// How long inject was to be.
+    pub(super) inject_length: Duration,
+    /// When a bound was first shown broken, since the fault began.
+    pub(super) broken_after: Vec<Option<Duration>>,
+    pub(super) batches: UnboundedReceiver<Batch>,
+    pub(super) spent: CancellationToken,
+    pub(super) stop: watch::Receiver<Option<Stop>>,
+    pub(super) progress: &'a watch::Sender<Progress>,
+}
+
+impl Watch<'_> {
+    /// Writes a line of the timeline.
+    pub(super) fn say(&mut self, source: &str, text: impl Into<String>) {
+        let at_ms = self.started.elapsed().as_millis() as u64;
+        let text = text.into();
+        tracing::info!(run = self.trial.run, source, "{text}");
+        self.timeline.push(Moment { at_ms, source: source.to_owned(), text });
+    }
+
+    /// Begins a phase.
+    pub(super) fn begin(&mut self, phase: Phase) -> PhaseMark {
+        let mark = self.trial.begin(phase);
+        self.marks.push(mark);
+        mark
+    }
+
+    /// Watches a phase until `done` says so, or something ends it.
+    pub(super) async fn until(
+        &mut self,
+        mark: PhaseMark,
+        planned: Duration,
+        mut look: impl FnMut(&mut Self, u32) -> Option<Cut>,
+        mut done: impl FnMut(&mut Self) -> bool,
+    ) -> Option<Cut> {
+        let mut ticks = interval(TICK / 2);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let stop = self.stop.borrow_and_update().clone();
+            if let Some(stop) = stop {
+                return Some(Cut::Stop(stop));
+            }
+            tokio::select! {
+                biased;
+                Ok(()) = self.stop.changed() => continue,
+                () = self.spent.cancelled(), if mark.phase == Phase::Inject => {
+                    // Judged once more: what spent the budget may be what shows the bound broken.
+                    self.drain();
+                    look(self, self.complete(mark));
+                    let max = self.trial.harmed().max();
+                    return Some(Cut::Budget(format!("the failure budget is spent: {max} treated units came to harm")));
+                }
+                Some(batch) = self.batches.recv() => self.tally.add(batch),
+                _ = ticks.tick() => {
+                    let complete = self.complete(mark);
+                    self.show(mark, planned);
+                    if let Some(cut) = look(self, complete).or_else(|| self.deserted(mark)) {
+                        return Some(cut);
+                    }
+                    if done(self) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in whatever has been handed over.
+    pub(super) fn drain(&mut self) {
+        while let Ok(batch) = self.batches.try_recv() {
+            self.tally.add(batch);
+        }
+    }
+
+    /// The first tick of a phase that may still get arrivals.
+    pub(super) fn complete(&self, mark: PhaseMark) -> u32 {
+        self.tally.complete_until().map_or(0, |until| mark.tick(until))
+    }
+
+    /// Why the run must end by a guard, if it must.
+    pub(super) fn guarded(&self, phase: Phase, complete: u32) -> Option<Cut> {
+        self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally, phase, complete)).map(Cut::Guard)
+    }
+
+    /// The blocks of one indicator.
+    pub(super) fn blocks(&self, mark: PhaseMark, rule: usize, undecided: Undecided) -> Vec<Pair> {
+        let complete = if undecided == Undecided::Wait { self.complete(mark) } else { u32::MAX };
+        let units = self.tally.units(mark.phase, self.complete(mark));
+        block::cut(&units, rule, complete, undecided)
+    }
+
+    /// Notes which bounds have been shown broken by now.
+    pub(super) fn judge_so_far(&mut self, mark: PhaseMark, baseline: &[Seen]) {
+        let levels = plan::levels(&self.experiment);
+        for index in 0..self.bounds.len() {
+            if self.broken_after[index].is_some() {
+                continue;
+            }
+            let bound = &self.bounds[index];
+            let inject = self.blocks(mark, bound.indicator, Undecided::Wait);
+            let seen = Seen { inject, ..baseline[bound.indicator].clone() };
+            if super::judge::broken_in(bound, &seen, levels).is_some() {
+                let after = mark.since.elapsed();
+                let text = format!("{}: shown broken after {:.1} s ({})", bound.name, after.as_secs_f64(), bound.words);
+                self.broken_after[index] = Some(after);
+                self.say("judge", text);
+            }
+        }
+    }
+
+    /// Whether every unit of a phase is decided by every indicator.
+    pub(super) fn is_decided(&self, mark: PhaseMark) -> bool {
+        let sums = self.tally.sum(mark.phase);
+        let rules = self.experiment.steady_state.len();
+        sums[..2].iter().all(|counts| (0..rules).all(|rule| counts.is_decided(rule)))
+    }
+
+    fn deserted(&self, mark: PhaseMark) -> Option<Cut> {
+        let ticks = (NO_TRAFFIC.as_millis() / TICK.as_millis()) as u32;
+        let from = self.complete(mark).checked_sub(ticks)?;
+        let came = self.tally.requests(mark.phase).any(|(tick, _)| tick >= from);
+        (!came)
+            .then(|| Cut::NoTraffic(format!("no traffic: for {} s no request matched the slice", NO_TRAFFIC.as_secs())))
+    }
+
+    fn show(&self, mark: PhaseMark, planned: Duration) {
+        let sums = self.tally.sum(mark.phase);
+        let counted = |counts: &Counts, rule: usize| Counted { bad: counts.bad[rule], of: counts.decided[rule] };
+        let indicators = self.experiment.steady_state.iter().enumerate().map(|(rule, indicator)| {
+            let of = |arm: Arm| counted(&sums[arm as usize], rule);
+            (indicator.name.clone(), of(Arm::Treatment), of(Arm::Control))
+        });
+        self.progress.send_replace(Progress {
+            run: self.trial.run.clone(),
+            experiment: self.experiment.name.clone(),
+            title: self.experiment.title.clone(),
+            phase: mark.phase.word(),
+            elapsed: mark.since.elapsed(),
+            planned,
+            indicators: indicators.collect(),
+            faulted: self.tally.noted(crate::measure::Note::Faulted),
+            harmed: self.trial.harmed().spent(),
+            held: self.trial.held(),
+            broken_after: self.broken_after.iter().flatten().min().copied(),
+            ending: None,
+        });
+    }
+}

@@ -1,0 +1,314 @@
+//! Puts a run into words and figures: the report.
+
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::evidence::{Ended, Evidence, Reach};
+use super::judge::Judgement;
+use super::run::Order;
+use super::watch::Watch;
+use super::{findings, follow_up};
+use crate::experiment::{Ending, Experiment};
+use crate::fault::Fault;
+use crate::load::LoadCounts;
+use crate::measure::{Arm, Counts, Note, Phase, PhaseMark, TICK};
+use crate::report::*;
+use crate::units::Rate;
+
+/// What is known of a run beside what it measured.
+pub(super) struct Facts<'a> {
+    pub(super) order: &'a Order,
+    pub(super) started_at: Timestamp,
+    pub(super) ended_at: Timestamp,
+    pub(super) inject_at: Option<PhaseMark>,
+    pub(super) load: Option<(Option<Rate>, LoadCounts)>,
+    pub(super) similar: Vec<String>,
+}
+
+/// How far the fault reached.
+pub(super) fn reach(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &mut Evidence) {
+    let tally = &watch.tally;
+    evidence.reach = Reach {
+        treated: inject.map_or(0, |_| tally.sum(Phase::Inject)[Arm::Treatment as usize].arrived),
+        carried: tally.noted(Note::CarriedTreatment) + tally.noted(Note::CarriedControl),
+        uncarried: tally.noted(Note::Uncarried),
+        eligible: tally.noted(Note::Eligible),
+        faulted: tally.noted(Note::Faulted),
+        exposed: tally.operations.exposed().count() as u64,
+        unkeyed: tally.noted(Note::Unkeyed),
+        protected: tally.noted(Note::Protected),
+    };
+}
+
+/// The report of a run that is over.
+pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, judgement: Judgement) -> Report {
+    let experiment = &watch.experiment;
+    let Judgement { ending, reason, missing, mut bounds, spillover } = judgement;
+    for (bound, after) in bounds.iter_mut().zip(&watch.broken_after) {
+        bound.broken_after_ms = after.map(|after| after.as_millis() as u64);
+    }
+    let recovery = recovery(watch, evidence, &bounds);
+    let findings = findings::find(experiment, &watch.tally.operations, &spillover);
+    let recovered = recovery.as_ref().is_none_or(|recovery| recovery.recovered);
+    let class = findings::class(experiment, ending, &findings, recovered);
+    let broken = ending == Ending::Broken;
+    let ended_by = match &evidence.ended {
+        Ended::Early(by) => Some(by.clone()),
+        _ => None,
+    };
+    Report {
+        schema: SCHEMA,
+        run: facts.order.run.clone(),
+        experiment: experiment.name.clone(),
+        title: experiment.title.clone(),
+        owner: experiment.owner.clone(),
+        tags: experiment.tags.clone(),
+        started_at: facts.started_at,
+        ended_at: facts.ended_at,
+        hypothesis: experiment.hypothesis.clone(),
+        expected: experiment.hypothesis.sentence(),
+        seen: seen(ending, &reason, &bounds),
+        impact: impact(watch, evidence, ending),
+        fidelity: fidelity(watch, facts, evidence),
+        timeline: watch.timeline.clone(),
+        phases: phases(watch, facts.inject_at, evidence),
+        series: series(watch),
+        recovery,
+        class,
+        surprise: surprise(experiment, ending),
+        questions: questions(ending, &missing),
+        whys: if broken { whys(&bounds, &findings) } else { Vec::new() },
+        actions: Vec::new(),
+        follow_up: broken.then(|| follow_up::follow_up(experiment, &findings)),
+        findings,
+        failure: None,
+        similar: facts.similar.clone(),
+        replay: replay(facts, experiment, evidence),
+        verdict: Verdict { ending, ended_by, reason, missing, bounds, confidence: experiment.confidence },
+    }
+}
+
+fn seen(ending: Ending, reason: &str, bounds: &[BoundVerdict]) -> String {
+    let percent = |counted: Counted| format!("{:.1} %", counted.share() * 100.0);
+    let figures = |bound: &BoundVerdict| {
+        let (treated, control) = (percent(bound.treated), percent(bound.control));
+        let name = &bound.indicator;
+        format!("{name}: {treated} bad among the treated, {control} in control ({} was allowed)", bound.bound)
+    };
+    match ending {
+        Ending::Held | Ending::Broken => {
+            let told: Vec<String> = bounds.iter().filter(|bound| bound.ending == ending).map(figures).collect();
+            if told.is_empty() { reason.to_owned() } else { format!("{}.", told.join("; ")) }
+        }
+        _ => format!("{reason}."),
+    }
+}
+
+fn impact(watch: &Watch<'_>, evidence: &Evidence, ending: Ending) -> ImpactReport {
+    let experiment = &watch.experiment;
+    let sums = watch.tally.sum(Phase::Inject);
+    let matching: u64 = sums.iter().map(|counts| counts.arrived).sum();
+    let treated = evidence.reach.treated;
+    let harmed = watch.trial.harmed().spent().min(treated);
+    let share = |of: u64| if of == 0 { 0.0 } else { harmed as f64 / of as f64 };
+    let per_second = matching as f64 / evidence.inject_secs.max(0.001) * share(treated);
+    let impact = experiment.impact;
+    let score = (ending == Ending::Broken)
+        .then(|| (10.0 * f64::from(impact.weight) * (2.0 * share(treated)).min(1.0)).round().min(100.0) as u32);
+    let lost = |value: f64| value * per_second * impact.outage.get().as_secs_f64();
+    ImpactReport {
+        harmed,
+        treated,
+        share_of_treated: share(treated),
+        share_of_traffic: share(matching),
+        projected_per_minute: per_second * 60.0,
+        projected_loss: impact.value_per_request.map(lost),
+        outage: impact.outage,
+        score,
+        score_parts: format!(
+            "10 x weight {} x min(1, 2 x {:.1} % of the treated harmed); no alarm was connected, so whether one would have fired is not in it",
+            impact.weight,
+            share(treated) * 100.0
+        ),
+    }
+}
+
+fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fidelity {
+    let (tally, experiment) = (&watch.tally, &watch.experiment);
+    let mut enrolled = [0; 3];
+    for phase in Phase::ALL {
+        for (sum, counts) in enrolled.iter_mut().zip(tally.sum(phase)) {
+            *sum += counts.arrived;
+        }
+    }
+    let inject = tally.sum(Phase::Inject);
+    let matching: u64 = inject.iter().map(|counts| counts.arrived).sum();
+    let shares = &experiment.slice.treatment;
+    let spared = Note::ALL.iter().filter_map(|note| Some((note.spared()?.to_owned(), tally.noted(*note))));
+    let operations = &tally.operations;
+    let at = |values: &[f64], quantile| findings::quantile(values, quantile).unwrap_or_default();
+    let delay = (!operations.asked_ms.is_empty()).then(|| DelayFidelity {
+        n: operations.asked_ms.len() as u64,
+        asked_p50: at(&operations.asked_ms, 0.5),
+        asked_p99: at(&operations.asked_ms, 0.99),
+        applied_p50: at(&operations.applied_ms, 0.5),
+        applied_p99: at(&operations.applied_ms, 0.99),
+    });
+    Fidelity {
+        treatment_asked: shares.iter().map(|share| share.ratio()).sum::<f64>() / shares.len() as f64,
+        treatment_applied: if matching == 0 { 0.0 } else { inject[0].arrived as f64 / matching as f64 },
+        enrolled,
+        unkeyed: tally.noted(Note::Unkeyed),
+        no_room: tally.noted(Note::NoRoom),
+        carried: [tally.noted(Note::CarriedTreatment), tally.noted(Note::CarriedControl)],
+        uncarried: tally.noted(Note::Uncarried),
+        eligible: evidence.reach.eligible,
+        faulted: evidence.reach.faulted,
+        exposed_units: evidence.reach.exposed,
+        spared: spared.filter(|(_, count)| *count > 0).collect(),
+        delay,
+        faults: experiment.inject.faults.iter().map(Fault::describe).collect(),
+        at: experiment.inject.at.clone(),
+        load: facts.load.map(|(rate, counts)| LoadFidelity {
+            asked_rate: rate.map_or(0.0, Rate::per_second),
+            sent: counts.sent,
+            shed: counts.shed,
+            failed: counts.failed,
+        }),
+    }
+}
+
+fn phases(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &Evidence) -> Vec<PhaseReport> {
+    let indicators = watch.experiment.steady_state.len();
+    let ends = watch.marks.iter().skip(1).map(|mark| mark.since).chain([tokio::time::Instant::now()]);
+    let phases = watch.marks.iter().zip(ends).map(|(mark, end)| {
+        let sums = watch.tally.sum(mark.phase);
+        let arms = Arm::ALL.iter().map(|arm| {
+            let counts = &sums[*arm as usize];
+            ArmReport {
+                arm: *arm,
+                units: counts.arrived,
+                bad: (0..indicators).map(|rule| counted(counts, rule)).collect(),
+                quantiles: watch.tally.quantiles(mark.phase, *arm, [0.5, 0.9, 0.95, 0.99]),
+            }
+        });
+        let exact = inject.filter(|inject| inject.phase == mark.phase).map(|_| (evidence.inject_secs * 1e3) as u64);
+        PhaseReport {
+            name: mark.phase.word().to_owned(),
+            from_ms: (mark.since - watch.started).as_millis() as u64,
+            millis: exact.unwrap_or_else(|| (end - mark.since).as_millis() as u64),
+            arms: arms.collect(),
+        }
+    });
+    phases.collect()
+}
+
+fn counted(counts: &Counts, rule: usize) -> Counted {
+    Counted { bad: counts.bad[rule], of: counts.decided[rule] }
+}
+
+/// One point a second over all phases.
+fn series(watch: &Watch<'_>) -> Vec<Point> {
+    let indicators = watch.experiment.steady_state.len();
+    let mut points = std::collections::BTreeMap::<u64, [PointArm; 3]>::new();
+    for mark in &watch.marks {
+        for (tick, arms) in watch.tally.requests(mark.phase) {
+            let second = (mark.since - watch.started + TICK * tick).as_secs();
+            let point = points.entry(second).or_default();
+            for (arm, counts) in point.iter_mut().zip(arms) {
+                arm.units += counts.arrived;
+                arm.bad.resize(indicators, 0.0);
+                for (bad, more) in arm.bad.iter_mut().zip(counts.bad) {
+                    *bad += more;
+                }
+            }
+        }
+    }
+    for point in points.values_mut() {
+        point.iter_mut().for_each(|arm| arm.bad.resize(indicators, 0.0));
+    }
+    points.into_iter().map(|(second, arms)| Point { second, arms }).collect()
+}
+
+/// Well again from the first tick on after which every tick of the treatment is inside its bounds.
+fn recovery(watch: &Watch<'_>, evidence: &Evidence, bounds: &[BoundVerdict]) -> Option<Recovery> {
+    if !evidence.recovery_seen {
+        return None;
+    }
+    let recovered = bounds.iter().all(|bound| bound.log_e_not_recovered.is_none_or(|log_e| log_e < bound.needs_broken));
+    let mut last_bad = None;
+    for (tick, arms) in watch.tally.requests(Phase::Recovery) {
+        let outside = watch.bounds.iter().any(|bound| {
+            let [treated, control, _] = arms.each_ref().map(|counts| counted(counts, bound.indicator));
+            let against = if bound.increase.is_some() { control.share() } else { 0.0 };
+            treated.of > 0 && treated.share() > against + bound.margin()
+        });
+        if outside {
+            last_bad = Some(tick);
+        }
+    }
+    let after = last_bad.map_or(0, |tick| (TICK * (tick + 1)).as_millis() as u64);
+    Some(Recovery { recovered, after_ms: recovered.then_some(after) })
+}
+
+fn surprise(experiment: &Experiment, ending: Ending) -> Option<Surprise> {
+    let prediction = experiment.hypothesis.prediction()?;
+    if !matches!(ending, Ending::Held | Ending::Broken) {
+        return None;
+    }
+    let right = prediction.outcome == ending;
+    let given = if right { prediction.sure.ratio() } else { 1.0 - prediction.sure.ratio() };
+    let (predicted, sure) = (prediction.outcome, prediction.sure);
+    let text = if right {
+        format!("as predicted: {} ({sure} sure)", predicted.word())
+    } else {
+        format!("a surprise: {} was predicted ({sure} sure), and it was {}", predicted.word(), ending.word())
+    };
+    Some(Surprise { predicted, sure, brier: (given - 1.0) * (given - 1.0), text })
+}
+
+fn questions(ending: Ending, missing: &Option<String>) -> Vec<String> {
+    match ending {
+        Ending::Inconclusive => missing.iter().map(|missing| format!("What would {missing} have shown?")).collect(),
+        Ending::Broken => {
+            vec!["Which alarm should have told you, and did it? None was connected to this run.".to_owned()]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The first level from evidence, the rest for people.
+fn whys(bounds: &[BoundVerdict], findings: &[Finding]) -> Vec<Why> {
+    let cause = findings.iter().find(|finding| finding.advice.is_some()).or(findings.first());
+    let asked = bounds.iter().filter(|bound| bound.ending == Ending::Broken).map(|bound| {
+        let deeper = Why { question: "Why?".to_owned(), answer: None, evidence: None, whys: Vec::new() };
+        Why {
+            question: format!("Why did “{}” cross its bound?", bound.indicator),
+            answer: cause.map(|finding| finding.text.clone()),
+            evidence: cause.map(|finding| finding.evidence.clone()),
+            whys: vec![deeper],
+        }
+    });
+    asked.collect()
+}
+
+fn replay(facts: &Facts<'_>, experiment: &Experiment, evidence: &Evidence) -> Replay {
+    let blocks = |pairs: &[crate::measure::block::Pair]| {
+        pairs.iter().map(|pair| (pair.bad_t, pair.n_t, pair.bad_c, pair.n_c)).collect()
+    };
+    let indicators = experiment.steady_state.iter().zip(&evidence.indicators);
+    Replay {
+        engine: env!("CARGO_PKG_VERSION").to_owned(),
+        seed: facts.order.seed,
+        document: experiment.document.clone(),
+        blocks: indicators
+            .map(|(indicator, seen)| IndicatorBlocks {
+                indicator: indicator.name.clone(),
+                baseline: seen.baseline,
+                inject: blocks(&seen.inject),
+                recovery: blocks(&seen.recovery),
+            })
+            .collect(),
+        evidence: json!(evidence),
+    }
+}
