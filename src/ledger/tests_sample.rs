@@ -67,6 +67,7 @@ pub(super) fn held(run: &str, experiment: &str) -> Report {
         at: "front".to_owned(),
         bound: "at most 5pp more than control".to_owned(),
         margin: 0.05,
+        increase: None,
         ending: Ending::Held,
         treated: counted,
         control: counted,
