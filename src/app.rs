@@ -1,6 +1,6 @@
 //! From a system file to something that serves: the only place that knows all rooms.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,7 +126,7 @@ impl App {
         complaints: Vec<String>,
     ) -> Result<Self, AppError> {
         if all_faults {
-            system.limits.faults = crate::fault::KINDS.iter().map(|kind| (*kind).to_owned()).collect();
+            system.limits = system.limits.with_every_fault();
         }
         let proxy = Arc::new(Proxy::serve(sockets, system.workers)?);
         let lab = Lab {
@@ -238,11 +238,4 @@ fn descriptors() {
     if let Err(error) = rlimit::increase_nofile_limit(DESCRIPTORS) {
         tracing::debug!(%error, "the limit of open files stays as it is");
     }
-}
-
-/// Writes a file that only its owner can read.
-pub(crate) fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(secret.as_bytes())
 }

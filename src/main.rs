@@ -1,1 +1,7 @@
-fn main() {}
+//! The `pratfall` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pratfall::cli::main()
+}

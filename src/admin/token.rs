@@ -1,11 +1,9 @@
 //! Who may make changes: whoever knows the token.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-
-use crate::app::write_secret;
 
 /// A bearer token; only its hash is kept, so that no log and no dump can show it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,10 +51,17 @@ impl Token {
 }
 
 /// Where the token beside a ledger is.
-pub fn path_beside(ledger: &Path) -> PathBuf {
+pub(super) fn path_beside(ledger: &Path) -> PathBuf {
     let mut name = ledger.as_os_str().to_owned();
     name.push(".token");
     name.into()
+}
+
+/// Writes a file that only its owner can read.
+fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())
 }
 
 fn hash(text: &str) -> [u8; 32] {

@@ -1,0 +1,224 @@
+//! `pratfall run`: conducts experiments, one after the other, and exits with what came of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::documents::{self, Variables};
+use super::exit::{Exit, Usage};
+use super::show::{Place, follow, summary};
+use super::{Output, print, remote, signals, system};
+use crate::app::App;
+use crate::config::schema::Kind;
+use crate::document::Problems;
+use crate::experiment::{Ending, Experiment};
+use crate::lab::{Order, follow_up};
+use crate::ledger::{Ledger, new_run_id};
+use crate::report::{Report, files, junit};
+use crate::units::Seed;
+
+/// Conduct experiments and write their reports.
+///
+/// Binds the listeners of the system file, runs each experiment through baseline, inject and recovery, and writes
+/// reports/<run>/report.{json,md,html}. All files are read before anything starts.
+#[derive(Debug, clap::Args)]
+pub(super) struct Run {
+    /// Experiments: files, folders, `-`, or failures of the ledger (`F-7k2m` runs its follow-up).
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// The system file.
+    #[arg(long, env = "PRATFALL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Conduct them on a serving proxy, by its admin address.
+    #[arg(long, env = "PRATFALL_ON", value_name = "URL")]
+    on: Option<String>,
+    /// The file with the admin token, for --on.
+    #[arg(long, env = "PRATFALL_TOKEN_FILE", value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Write a JUnit report of all runs.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Endings that fail the command; the others become warnings. All but `held` unless said.
+    #[arg(long, value_delimiter = ',', value_name = "ENDING,…")]
+    fail_on: Option<Vec<String>>,
+    /// Where chance comes from, over what the documents say.
+    #[arg(long, value_name = "NUMBER")]
+    seed: Option<u64>,
+    /// Conduct runs whose declared rate cannot answer.
+    #[arg(long)]
+    underpowered: bool,
+    #[command(flatten)]
+    variables: Variables,
+}
+
+/// An experiment that is about to be conducted.
+pub(super) struct Planned {
+    pub(super) experiment: Arc<Experiment>,
+    pub(super) follow_up_of: Option<String>,
+}
+
+impl Run {
+    pub(super) async fn run(self, output: Output) -> anyhow::Result<Exit> {
+        let fail_on = self.fail_on()?;
+        if let Some(url) = &self.on {
+            let planned = self.plan(None)?;
+            let token = self.token_file.as_deref();
+            return remote::run(url, token, &planned, self.seed, self.underpowered, output).await;
+        }
+        let (system, folder) = system::read(self.config.as_deref(), &self.variables)?;
+        let planned = self.plan(Some((&system, &folder)))?;
+        let app = App::conduct(system, &folder).await?;
+        let asked = signals::listen(app.control.clone())?;
+        let mut exits = Vec::new();
+        let mut reports = Vec::new();
+        for (index, one) in planned.iter().enumerate() {
+            if asked.borrow().is_some() {
+                break;
+            }
+            let place = Place { number: index + 1, of: planned.len() };
+            let order = Order {
+                seed: self.seed.map(Seed).or(one.experiment.seed).unwrap_or_else(|| Seed(rand::random())),
+                run: new_run_id(crate::clock::now()),
+                follow_up_of: one.follow_up_of.clone(),
+                underpowered: self.underpowered,
+                experiment: one.experiment.clone(),
+            };
+            match conduct(&app, order, place, output).await {
+                Ok(report) => {
+                    let wanted = fail_on.as_ref().or(one.experiment.fail_on.as_ref());
+                    exits.push(exit(&report, wanted.map(Vec::as_slice)));
+                    reports.push(report);
+                }
+                Err(refusal) => {
+                    let refused = Exit::of(&refusal);
+                    anstream::eprintln!("refused: {}: {refusal:#}", one.experiment.name);
+                    exits.push(refused);
+                }
+            }
+        }
+        if let Some(path) = &self.junit {
+            std::fs::write(path, junit::render(&reports))
+                .map_err(|error| anyhow::anyhow!("{}: {error}; the reports themselves are written", path.display()))?;
+        }
+        let signal = *asked.borrow();
+        app.drain().await;
+        Ok(signal.map_or_else(|| Exit::worst(exits), Exit::Signal))
+    }
+
+    fn fail_on(&self) -> anyhow::Result<Option<Vec<Ending>>> {
+        let Some(words) = &self.fail_on else { return Ok(None) };
+        let all = [Ending::Held, Ending::Broken, Ending::Inconclusive, Ending::Invalid, Ending::Halted];
+        let find = |word: &String| {
+            let found = all.into_iter().find(|ending| ending.word() == word);
+            found.ok_or_else(|| Usage(format!("--fail-on: `{word}` is no ending; write broken, invalid, …")).into())
+        };
+        words.iter().map(find).collect::<anyhow::Result<Vec<_>>>().map(Some)
+    }
+
+    /// Reads everything, and names everything that is wrong, before anything starts.
+    fn plan(&self, system: Option<(&crate::config::System, &std::path::Path)>) -> anyhow::Result<Vec<Planned>> {
+        let mut planned = Vec::new();
+        let mut wrong: Vec<Problems> = Vec::new();
+        let (failures, files): (Vec<_>, Vec<_>) = self.files.iter().cloned().partition(is_failure);
+        let mut found = Vec::new();
+        for failure in &failures {
+            let config = self.config.as_deref();
+            let ledger = Ledger::open(&system::ledger(None, config)?)?;
+            found.push(follow_up_of(&ledger, &failure.to_string_lossy())?);
+        }
+        for document in documents::read(&files)? {
+            let follows = follow_up::failure_of(&document.text).map(ToOwned::to_owned);
+            found.push((document, follows));
+        }
+        for (document, follow_up_of) in found {
+            let kind = Kind::of(&document.text);
+            if let Some(kind @ (Kind::System | Kind::GameDay)) = kind {
+                let what = if kind == Kind::System {
+                    "a system file; name it with --config"
+                } else {
+                    "a game day, which is read but not conducted by this version; run its experiments one by one"
+                };
+                return Err(Usage(format!("{}: this is {what}", document.name)).into());
+            }
+            match Experiment::parse(&document.name, &document.text, &self.variables.get()) {
+                Ok((experiment, mut problems)) => {
+                    if let Some((system, _)) = system {
+                        experiment.check_names(&mut problems, &system.listener_names(), &system.probe_names());
+                    }
+                    if problems.has_errors() {
+                        wrong.push(problems);
+                        continue;
+                    }
+                    if !problems.is_empty() {
+                        anstream::eprintln!("{problems}\n");
+                    }
+                    planned.push(Planned { experiment: Arc::new(experiment), follow_up_of });
+                }
+                Err(problems) => wrong.push(problems),
+            }
+        }
+        if wrong.is_empty() {
+            return Ok(planned);
+        }
+        let told: Vec<String> = wrong.iter().map(ToString::to_string).collect();
+        Err(Usage(format!("nothing was started\n\n{}", told.join("\n\n"))).into())
+    }
+}
+
+fn is_failure(path: &PathBuf) -> bool {
+    !path.exists() && path.to_str().is_some_and(|text| text.len() > 2 && text[..2].eq_ignore_ascii_case("F-"))
+}
+
+/// The follow-up that the latest broken run of a failure proposed.
+fn follow_up_of(ledger: &Ledger, failure: &str) -> anyhow::Result<(documents::Document, Option<String>)> {
+    let row = ledger.failure(failure)?;
+    let runs = ledger.runs(usize::MAX >> 1)?;
+    let run = runs.iter().find(|run| run.failure.as_deref() == Some(row.id.as_str()));
+    let run = run.ok_or_else(|| Usage(format!("{}: no run of this failure is in the ledger", row.id)))?;
+    let report = ledger.report(&run.id)?;
+    let follow_up = report.follow_up.ok_or_else(|| Usage(format!("{}: its report proposes no follow-up", row.id)))?;
+    Ok((documents::Document { name: format!("{} (follow-up)", row.id), text: follow_up.document }, Some(row.id)))
+}
+
+/// Conducts one experiment, shows it, and writes its report.
+pub(super) async fn conduct(app: &App, order: Order, place: Place, output: Output) -> anyhow::Result<Report> {
+    let started = app.control.start(order, false)?;
+    follow(started.progress, place).await;
+    let report = started.result.await??;
+    let folder = files::save(&report, &app.reports).map_err(|error| {
+        anyhow::anyhow!(
+            "the report of {} cannot be written to {}: {error}; the ledger has it",
+            report.run,
+            app.reports.display()
+        )
+    })?;
+    match output {
+        Output::Text => {
+            print(summary(&report, place, Some(&folder.display().to_string())));
+            let end = if place.number == place.of { "" } else { "\n" };
+            print(format!("{:<18}{}{end}", "report", folder.join("report.html").display()));
+        }
+        Output::Json => print(json!({ "report": report, "folder": folder })),
+    }
+    Ok(report)
+}
+
+/// What a run exits with; an ending that does not fail the command is a warning.
+fn exit(report: &Report, fail_on: Option<&[Ending]>) -> Exit {
+    let ending = report.verdict.ending;
+    let exit = Exit::ended(ending);
+    match fail_on {
+        Some(fail_on) if !fail_on.contains(&ending) => {
+            if exit != Exit::Done {
+                anstream::eprintln!(
+                    "warning: {} is {}, which does not fail this command",
+                    report.experiment,
+                    ending.word()
+                );
+            }
+            Exit::Done
+        }
+        _ => exit,
+    }
+}

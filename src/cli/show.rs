@@ -1,0 +1,185 @@
+//! A run on the screen: live on a terminal, plain lines elsewhere, a summary at the end.
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::watch;
+
+use crate::experiment::Ending;
+use crate::lab::Progress;
+use crate::report::{Counted, Report};
+
+/// How often a line is written where there is no terminal.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// Where a run is among several.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) number: usize,
+    pub(super) of: usize,
+}
+
+impl Place {
+    fn text(self) -> String {
+        if self.of == 1 { String::new() } else { format!("{}/{}  ", self.number, self.of) }
+    }
+}
+
+/// Shows a run until it is over.
+pub(super) async fn follow(mut progress: watch::Receiver<Progress>, place: Place) {
+    if std::io::stderr().is_terminal() {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+        bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is sound"));
+        while progress.changed().await.is_ok() {
+            let now = progress.borrow_and_update().clone();
+            if now.phase == "over" {
+                break;
+            }
+            bar.set_message(format!("{}{}", place.text(), live(&now)));
+        }
+        bar.finish_and_clear();
+        return;
+    }
+    let (mut phase, mut next) = ("", Duration::ZERO);
+    while progress.changed().await.is_ok() {
+        let now = progress.borrow_and_update().clone();
+        if now.phase == "over" {
+            return;
+        }
+        if now.phase != phase || now.elapsed >= next {
+            if now.phase != phase {
+                phase = now.phase;
+                next = Duration::ZERO;
+            }
+            next += EVERY;
+            anstream::eprintln!("{}{}", place.text(), plain(&now));
+        }
+    }
+}
+
+/// One line that is drawn again and again.
+fn live(now: &Progress) -> String {
+    let phases = ["baseline", "inject", "recovery"];
+    let at = phases.iter().position(|phase| *phase == now.phase).unwrap_or(0);
+    let mut line = format!("{:<28}", cut(&now.title, 28));
+    for (index, phase) in phases.iter().enumerate() {
+        line += &match index.cmp(&at) {
+            std::cmp::Ordering::Less => format!("  {phase} ✓"),
+            std::cmp::Ordering::Equal => {
+                let left = now.planned.saturating_sub(now.elapsed);
+                format!("  {phase} {} {}s left", bar(now.elapsed, now.planned), left.as_secs())
+            }
+            std::cmp::Ordering::Greater => format!("  {phase}"),
+        };
+    }
+    if let Some(after) = now.broken_after {
+        line += &format!("  broken after {:.0} s", after.as_secs_f64());
+    }
+    line + &figures(now)
+}
+
+fn plain(now: &Progress) -> String {
+    let (elapsed, planned) = (now.elapsed.as_secs(), now.planned.as_secs());
+    format!("{}: {} {elapsed} s of {planned} s{}", now.experiment, now.phase, figures(now))
+}
+
+fn figures(now: &Progress) -> String {
+    let told = now.indicators.iter().map(|(name, treated, control)| {
+        format!("  {name}: {} treated v {} control", percent(*treated), percent(*control))
+    });
+    told.collect()
+}
+
+fn bar(elapsed: Duration, planned: Duration) -> String {
+    let part = (elapsed.as_secs_f64() / planned.as_secs_f64().max(0.001)).min(1.0);
+    let full = (part * 8.0) as usize;
+    format!("{}{}", "█".repeat(full), "░".repeat(8 - full))
+}
+
+fn percent(counted: Counted) -> String {
+    if counted.of == 0 { "–".to_owned() } else { format!("{:.1} %", counted.share() * 100.0) }
+}
+
+fn cut(text: &str, most: usize) -> String {
+    if text.chars().count() <= most { text.to_owned() } else { text.chars().take(most - 1).chain(['…']).collect() }
+}
+
+/// What a stranger should know of a run that is over.
+pub(super) fn summary(report: &Report, place: Place, folder: Option<&str>) -> String {
+    let mut lines = vec![format!("{}{}{}", place.text(), report.title, lasted(report))];
+    let indent = " ".repeat(place.text().chars().count().max(5));
+    let word = word(report.verdict.ending);
+    let mut told = report.verdict.bounds.iter().map(|bound| {
+        format!(
+            "{}: {} treated v {} control ({})",
+            bound.indicator,
+            percent(bound.treated),
+            percent(bound.control),
+            bound.bound
+        )
+    });
+    let verdict_by_figures = matches!(report.verdict.ending, Ending::Held | Ending::Broken);
+    let first = if verdict_by_figures { told.next().unwrap_or_default() } else { report.verdict.reason.clone() };
+    lines.push(format!("{indent}{word:<13}{first}"));
+    let more = |text: String| format!("{indent}{:<13}{text}", "");
+    lines.extend(told.map(more));
+    if let Some(missing) = &report.verdict.missing {
+        lines.push(format!("{indent}{:<13}{missing}", "missing"));
+    }
+    for (index, finding) in report.findings.iter().enumerate() {
+        let label = match (index, report.verdict.ending) {
+            (0, Ending::Broken) => "why",
+            (0, _) => "found",
+            _ => "",
+        };
+        lines.push(format!("{indent}{label:<13}{}", finding.text));
+    }
+    if let Some(follow_up) = &report.follow_up {
+        let run = folder.map(|folder| format!(", then: pratfall run {folder}/follow-up.yaml")).unwrap_or_default();
+        lines.push(format!("{indent}{:<13}{}{run}", "try next", follow_up.first));
+    }
+    if let Some(failure) = &report.failure {
+        lines.push(format!("{indent}{:<13}{failure}", "failure"));
+    }
+    lines.join("\n")
+}
+
+/// How long the phases were, and when a bound broke.
+fn lasted(report: &Report) -> String {
+    let mut text = String::new();
+    for phase in &report.phases {
+        let seconds = phase.millis as f64 / 1e3;
+        text += &match (phase.name.as_str(), broken_after(report)) {
+            ("inject", Some(after)) if report.verdict.ending == Ending::Broken => {
+                let watched = seconds - after;
+                let more = if watched >= 1.0 { format!(", watched for {watched:.0} s more") } else { String::new() };
+                format!("   inject broken after {} s{more}", shortest(after))
+            }
+            (name, _) => format!("   {name} ✓ {} s", shortest(seconds)),
+        };
+    }
+    text
+}
+
+fn broken_after(report: &Report) -> Option<f64> {
+    report.verdict.bounds.iter().filter_map(|bound| bound.broken_after_ms).min().map(|ms| ms as f64 / 1e3)
+}
+
+fn shortest(seconds: f64) -> String {
+    if seconds < 10.0 { format!("{seconds:.1}") } else { format!("{seconds:.0}") }
+}
+
+/// The verdict in its colour; without colour where nobody sees it.
+fn word(ending: Ending) -> String {
+    use anstyle::{AnsiColor, Style};
+    let colour = match ending {
+        Ending::Held => AnsiColor::Green,
+        Ending::Broken => AnsiColor::Red,
+        _ => AnsiColor::Yellow,
+    };
+    let style = Style::new().bold().fg_color(Some(colour.into()));
+    let word = ending.word().to_uppercase();
+    // Padded outside the style: escape codes have no width.
+    format!("{style}{word}{style:#}{}", " ".repeat(13usize.saturating_sub(word.len())))
+}
