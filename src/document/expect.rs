@@ -2,9 +2,9 @@
 
 use serde_json::{Number, Value};
 
-use super::nearest;
-use super::node::{Kind, Node, quote};
-use super::walk::Leaf;
+use super::node::{Kind, Node};
+use super::schema::Leaf;
+use super::words::{both, either, join, nearest, quote};
 use crate::units;
 
 /// What is wrong with a value, and the way out.
@@ -32,12 +32,17 @@ pub(super) fn scalar(node: &Node, leaves: &[Leaf<'_>]) -> Result<Value, Complain
             }
         }
     }
-    let hint = nearest(text_of(node).unwrap_or_default(), words(leaves)).map(|word| format!("did you mean `{word}`?"));
-    let Some((leaf, complaint)) = last else {
-        return Err(mismatch(node, leaves));
-    };
-    let said = leaf.message.map(str::to_owned);
-    Err(Complaint { message: said.unwrap_or(complaint.message), help: complaint.help.or(hint) })
+    let words = words(leaves);
+    let meant = matches!(node.kind, Kind::Text(_)) && nearest(&shown(node), words.iter().copied()).is_some();
+    match last {
+        // A mistyped word is not a mistaken unit.
+        Some((leaf, complaint)) if !meant || leaf.message.is_some() => {
+            let others = || (!words.is_empty()).then(|| format!("or write {}", either(&words)));
+            let message = leaf.message.map_or(complaint.message, str::to_owned);
+            Err(Complaint { message, help: complaint.help.or_else(others) })
+        }
+        _ => Err(mismatch(node, leaves)),
+    }
 }
 
 /// What a value may stand for: a text with variables in it may have become a number or a boolean.
@@ -73,7 +78,7 @@ fn compare(value: &Value, node: &Node, leaf: &Leaf<'_>) -> Result<Value, Option<
         _ => "string",
     };
     let format = leaf.schema.get("format").and_then(Value::as_str);
-    if !leaf.takes(kind) && !(kind == "integer" && leaf.takes("number")) {
+    if !(leaf.takes(kind) || kind == "integer" && leaf.takes("number")) {
         // A number where a unit is expected has most likely lost its unit, and the unit says so best.
         let lost = kind == "integer" || kind == "number";
         let unit = format.filter(|_| lost && leaf.takes("string") && !matches!(node.kind, Kind::Filled(_)));
@@ -88,7 +93,7 @@ fn compare(value: &Value, node: &Node, leaf: &Leaf<'_>) -> Result<Value, Option<
     }
     match value {
         Value::String(text) => check_text(text, node, leaf, format)?,
-        Value::Number(number) => check_number(number, leaf, format)?,
+        Value::Number(number) => check_number(number, node, leaf, format)?,
         _ => {}
     }
     Ok(value.clone())
@@ -118,14 +123,13 @@ fn check_text(text: &str, node: &Node, leaf: &Leaf<'_>, format: Option<&str>) ->
     if let Some(most) = bound("maxLength").filter(|most| length > *most) {
         return Err(Some(Complaint::new(format!("this text is longer than {most} characters"))));
     }
-    let pattern = leaf.schema.get("pattern").and_then(Value::as_str);
-    if pattern.and_then(|pattern| regex::Regex::new(pattern).ok()).is_some_and(|pattern| !pattern.is_match(text)) {
+    if !leaf.matches(text) {
         return Err(Some(Complaint { message: wrong(node, leaf), help: filled(node) }));
     }
     Ok(())
 }
 
-fn check_number(number: &Number, leaf: &Leaf<'_>, format: Option<&str>) -> Result<(), Option<Complaint>> {
+fn check_number(number: &Number, node: &Node, leaf: &Leaf<'_>, format: Option<&str>) -> Result<(), Option<Complaint>> {
     let bound = |name: &str| leaf.schema.get(name).and_then(Value::as_f64);
     // schemars leaves the bounds of these to the reader.
     let (lowest, highest) = match format {
@@ -145,22 +149,28 @@ fn check_number(number: &Number, leaf: &Leaf<'_>, format: Option<&str>) -> Resul
     if fits {
         return Ok(());
     }
+    // Nobody needs to be told the largest number that a type can hold, unless it is too small for them.
+    let most = most.filter(|most| value > *most || *most < f64::from(u32::MAX));
     let range = match (least, most, above, below) {
-        (Some(least), Some(most), ..) => format!("between {least} and {most}"),
-        (Some(least), ..) => format!("{least} or more"),
-        (_, Some(most), None, _) => format!("{most} or less"),
-        (_, None, Some(above), None) => format!("more than {above}"),
-        (_, None, None, Some(below)) => format!("less than {below}"),
-        (_, Some(most), Some(above), _) => format!("more than {above} and at most {most}"),
-        (_, None, Some(above), Some(below)) => format!("more than {above} and less than {below}"),
-        (_, None, None, None) => return Ok(()),
+        (Some(least), Some(most), ..) if least == most => format!("`{least}`"),
+        (Some(least), Some(most), ..) => format!("a number between {least} and {most}"),
+        _ => {
+            let bounds = [
+                least.map(|least| format!("at least {least}")),
+                above.map(|above| format!("more than {above}")),
+                most.map(|most| format!("at most {most}")),
+                below.map(|below| format!("less than {below}")),
+            ];
+            let bounds: Vec<String> = bounds.into_iter().flatten().collect();
+            format!("a number of {}", join(&bounds, "and"))
+        }
     };
-    Err(Some(Complaint::new(format!("expected a number that is {range}"))))
+    Err(Some(Complaint { message: format!("expected {range}, not {}", what(node)), help: filled(node) }))
 }
 
 /// A value of another type, or a word that is not in the list.
 pub(super) fn mismatch(node: &Node, leaves: &[Leaf<'_>]) -> Complaint {
-    let said = leaves.iter().find_map(|leaf| leaf.message);
+    let said = leaves.first().and_then(|leaf| leaf.message).filter(|_| agreed(leaves, |leaf| leaf.message));
     let message = match said {
         Some(said) => said.to_owned(),
         None => format!("expected {}, not {}", nouns(leaves), what(node)),
@@ -171,7 +181,7 @@ pub(super) fn mismatch(node: &Node, leaves: &[Leaf<'_>]) -> Complaint {
             let number = || leaves.iter().any(|leaf| leaf.takes("number") || leaf.takes("integer"));
             if tag.is_some() {
                 Some(format!("write `{text}:` with what belongs to it"))
-            } else if text.parse::<f64>().is_ok() && number() {
+            } else if text.parse::<f64>().is_ok() && !padded(text) && number() {
                 Some("write it without quotes".to_owned())
             } else {
                 nearest(text, words(leaves)).map(|word| format!("did you mean `{word}`?"))
@@ -180,9 +190,19 @@ pub(super) fn mismatch(node: &Node, leaves: &[Leaf<'_>]) -> Complaint {
         Kind::Number(_) | Kind::Bool(_) if leaves.iter().any(|leaf| leaf.takes("string") && leaf.words().is_none()) => {
             Some(format!("write it in quotes: `\"{}\"`", shown(node)))
         }
+        Kind::Map(_) if leaves.iter().any(|leaf| leaf.takes("array")) => {
+            Some("a list has `-` before each entry, or stands in `[ ]`".to_owned())
+        }
         _ => filled(node),
     };
     Complaint { message, help }
+}
+
+/// A number with zeros before it, which YAML's readers understand differently and ours takes as text.
+fn padded(text: &str) -> bool {
+    text.trim_start_matches(['-', '+'])
+        .strip_prefix('0')
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
 fn wrong(node: &Node, leaf: &Leaf<'_>) -> String {
@@ -201,10 +221,10 @@ pub(super) fn words<'a>(leaves: &[Leaf<'a>]) -> Vec<&'a str> {
 
 /// What is expected, in human words.
 pub(super) fn nouns(leaves: &[Leaf<'_>]) -> String {
-    if let Some(expected) = leaves.iter().find_map(|leaf| leaf.expected) {
-        if leaves.iter().all(|leaf| leaf.expected == Some(expected)) {
-            return expected.to_owned();
-        }
+    if let Some(expected) = leaves.first().and_then(|leaf| leaf.expected)
+        && agreed(leaves, |leaf| leaf.expected)
+    {
+        return expected.to_owned();
     }
     let mut all: Vec<String> = words(leaves).iter().map(|word| quote(word)).collect();
     let tags: Vec<&str> = leaves.iter().filter_map(|leaf| Some(leaf.tag()?.0)).collect();
@@ -220,6 +240,11 @@ pub(super) fn nouns(leaves: &[Leaf<'_>]) -> String {
         }
     }
     join(&all, "or")
+}
+
+/// Whether all leaves say the same, as they do where something around them has said it.
+fn agreed<'a, 'b>(leaves: &'b [Leaf<'a>], says: impl Fn(&'b Leaf<'a>) -> Option<&'a str>) -> bool {
+    leaves.windows(2).all(|pair| says(&pair[0]) == says(&pair[1]))
 }
 
 fn noun(leaf: &Leaf<'_>) -> String {
@@ -244,17 +269,21 @@ fn noun(leaf: &Leaf<'_>) -> String {
         Some(units::ByteSize::FORMAT) => Some("a size"),
         _ => None,
     };
-    let word = unit.unwrap_or(match () {
-        () if leaf.takes("string") => "text",
-        () if leaf.takes("number") => "a number",
-        () if leaf.takes("integer") => "a whole number",
-        () if leaf.takes("boolean") => "`true` or `false`",
-        () if leaf.takes("array") => "a list",
-        () => "a mapping",
-    });
+    let word = match unit {
+        Some(unit) => unit.to_owned(),
+        None if leaf.takes("string") => "text".to_owned(),
+        None if leaf.takes("number") => "a number".to_owned(),
+        None if leaf.takes("integer") => "a whole number".to_owned(),
+        None if leaf.takes("boolean") => "`true` or `false`".to_owned(),
+        None if leaf.takes("array") => "a list".to_owned(),
+        None => match leaf.required().collect::<Vec<_>>() {
+            keys if (1..=4).contains(&keys.len()) => format!("a mapping with {}", both(&keys)),
+            _ => "a mapping".to_owned(),
+        },
+    };
     match example {
         Some(example) => format!("{word} such as `{example}`"),
-        None => word.to_owned(),
+        None => word,
     }
 }
 
@@ -277,31 +306,5 @@ fn shown(node: &Node) -> String {
         (None, Kind::Bool(value)) => value.to_string(),
         (None, Kind::Number(number)) => number.to_string(),
         _ => String::new(),
-    }
-}
-
-/// The text in which a mistyped word is looked for.
-fn text_of(node: &Node) -> Option<&str> {
-    match &node.kind {
-        Kind::Text(text) => Some(text),
-        _ => None,
-    }
-}
-
-/// `` `a`, `b` or `c` ``
-pub(super) fn either(words: &[&str]) -> String {
-    join(&words.iter().map(|word| quote(word)).collect::<Vec<_>>(), "or")
-}
-
-/// `` `a`, `b` and `c` ``
-pub(super) fn both(words: &[&str]) -> String {
-    join(&words.iter().map(|word| quote(word)).collect::<Vec<_>>(), "and")
-}
-
-fn join(words: &[String], last: &str) -> String {
-    match words {
-        [] => "something else".to_owned(),
-        [word] => word.clone(),
-        [words @ .., end] => format!("{} {last} {end}", words.join(", ")),
     }
 }

@@ -1,15 +1,13 @@
 //! A document as it was written: a tree of values that know their places.
 
 use std::collections::HashMap;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
-use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPolicy};
-use serde_yaml::{Location, MessageFormatter as _, Spanned, UserMessageFormatter};
+use serde_yaml::{Location, Spanned};
 
-use super::problem::{Place, Problems, Source, Written};
+use super::parse::{Raw, place};
+use super::place::{Findings, Place, Source};
 use super::variables::{Filled, Gap, fill};
+use super::words::quote;
 
 /// A value and where it stands.
 #[derive(Debug)]
@@ -43,102 +41,47 @@ pub(super) struct Entry {
     pub(super) value: Node,
 }
 
-/// Reads YAML: one document, within bounds that keep a hostile one cheap.
-pub(super) fn parse(text: &str, source: &Source) -> Result<Node, (Place, String, Option<String>)> {
-    let options = serde_yaml::options! {
-        // Otherwise the key `on:` is a boolean.
-        strict_booleans: true,
-        duplicate_keys: DuplicateKeyPolicy::PassThrough,
-        merge_keys: MergeKeyPolicy::AsOrdinary,
-        leading_zero_numbers_as_strings: true,
-        underscored_numbers_as_strings: true,
-        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
-        reject_unsupported_tags: true,
-        with_snippet: false,
-        budget: serde_yaml::budget! {
-            max_nodes: 20_000,
-            max_depth: 64,
-            max_documents: 1,
-            max_events: 100_000,
-            max_recorded_anchor_events: 20_000,
-            flow_nesting_limit: 64,
-        },
-        alias_limits: serde_yaml::alias_limits! {
-            max_total_replayed_events: 20_000,
-            max_replay_stack_depth: 16,
-        },
-    };
-    let raw = serde_yaml::from_str_with_options::<Spanned<Raw>>(text, options).map_err(|error| {
-        let place = error.location().map(place).unwrap_or_default();
-        let message = UserMessageFormatter.format_message(error.without_snippet()).into_owned();
-        // The bounds are ours, and so are their words.
-        let message = match error.without_snippet() {
-            serde_yaml::Error::Budget { .. } | serde_yaml::Error::AliasError { .. } if !message.contains("unknown") => {
-                format!("the document is too large or too deeply nested ({message})")
-            }
-            _ => message,
-        };
-        let help =
-            source.line(place.line).contains("${").then(|| "within `{ }` or `[ ]` a `${NAME}` needs quotes".into());
-        (Place { length: 1, ..place }, message, help)
-    })?;
-    Ok(Node::new(raw, source))
-}
-
-fn place(location: Location) -> Place {
-    let number = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-    Place {
-        line: number(location.line()),
-        column: number(location.column()),
-        length: u32::try_from(location.span().len()).unwrap_or(u32::MAX),
-    }
-}
-
 impl Node {
-    fn new(raw: Spanned<Raw>, source: &Source) -> Self {
-        let mut place_here = place(raw.referenced);
+    pub(super) fn new(raw: Spanned<Raw>, text: &str) -> Self {
+        let mut at = place(raw.referenced);
         let mut written = None;
         let kind = match raw.value {
             Raw::Null => Kind::Null,
             Raw::Bool(value) => Kind::Bool(value),
             Raw::Text(text) => Kind::Text(text),
             Raw::Number(number) => {
-                written = Some(source.at(place(raw.defined)).trim().to_owned()).filter(|text| !text.is_empty());
+                written = Some(slice(text, raw.defined).trim().to_owned()).filter(|written| !written.is_empty());
                 Kind::Number(number)
             }
-            Raw::List(items) => Kind::List(items.into_iter().map(|item| Self::new(item, source)).collect()),
-            Raw::Map(entries) => Kind::Map(
-                entries
-                    .into_iter()
-                    .map(|(key, value)| Entry {
-                        place: place(key.referenced),
-                        key: key.value,
-                        value: Self::new(value, source),
-                    })
-                    .collect(),
-            ),
+            Raw::List(items) => Kind::List(items.into_iter().map(|item| Self::new(item, text)).collect()),
+            Raw::Map(entries) => {
+                let entry = |(key, value): (Spanned<String>, Spanned<Raw>)| Entry {
+                    place: place(key.referenced),
+                    key: key.value,
+                    value: Self::new(value, text),
+                };
+                Kind::Map(entries.into_iter().map(entry).collect())
+            }
         };
         match &kind {
-            Kind::Map(entries) if place_here.length <= 1 => {
-                let flow = source.at(Place { length: 1, ..place_here }) == "{";
-                place_here = match entries.first() {
-                    // A mapping in block style begins with its first key.
-                    Some(first) if !flow => first.place,
-                    _ => Place { length: 1, ..place_here },
-                };
+            // A mapping in block style begins with its first key.
+            Kind::Map(entries) if raw.referenced == raw.defined => {
+                let offset = raw.defined.span().byte_offset().unwrap_or(0) as usize;
+                let flow = text.as_bytes().get(offset) == Some(&b'{');
+                at = entries.first().filter(|_| !flow).map_or(Place { length: 1, ..at }, |first| first.place);
             }
-            Kind::Map(_) | Kind::List(_) => place_here.length = 1,
+            Kind::Map(_) | Kind::List(_) => at.length = 1,
             _ => {}
         }
-        Self { place: place_here, kind, written }
+        Self { place: at, kind, written }
     }
 
     /// Takes second keys of the same name and merge keys out of the tree and reports them.
-    pub(super) fn unique(&mut self, pointer: &str, problems: &mut Problems) {
+    pub(super) fn unique(&mut self, pointer: &str, findings: &mut Findings) {
         match &mut self.kind {
             Kind::List(items) => {
                 for (index, item) in items.iter_mut().enumerate() {
-                    item.unique(&format!("{pointer}/{index}"), problems);
+                    item.unique(&format!("{pointer}/{index}"), findings);
                 }
             }
             Kind::Map(entries) => {
@@ -147,17 +90,17 @@ impl Node {
                     let pointer = child(pointer, &entry.key);
                     if entry.key == "<<" {
                         let help = "write out what it stands for".to_owned();
-                        problems.found(Some(pointer), entry.place, "merge keys (`<<`) are not taken here", Some(help));
+                        findings.report(entry.place, &pointer, "merge keys (`<<`) are not taken here", Some(help));
                         return false;
                     }
                     if let Some(first) = seen.get(&entry.key) {
                         let message = format!("duplicate key {}{}", quote(&entry.key), within(&pointer));
                         let help = format!("it is first written in line {}", first.line);
-                        problems.found(Some(pointer), entry.place, &message, Some(help));
+                        findings.report(entry.place, &pointer, message, Some(help));
                         return false;
                     }
                     seen.insert(entry.key.clone(), entry.place);
-                    entry.value.unique(&pointer, problems);
+                    entry.value.unique(&pointer, findings);
                     true
                 });
             }
@@ -171,7 +114,7 @@ impl Node {
         pointer: &str,
         variables: &dyn Fn(&str) -> Option<String>,
         source: &Source,
-        problems: &mut Problems,
+        findings: &mut Findings,
     ) {
         match &mut self.kind {
             Kind::Text(text) => match fill(text, variables) {
@@ -195,42 +138,31 @@ impl Node {
                             ),
                         };
                         let place = narrow(self.place, &seek, source);
-                        problems.found(Some(pointer.to_owned()), place, &message, Some(help));
+                        findings.report(place, pointer, message, Some(help));
                     }
                     self.kind = Kind::Unknown;
                 }
             },
             Kind::List(items) => {
                 for (index, item) in items.iter_mut().enumerate() {
-                    item.fill(&format!("{pointer}/{index}"), variables, source, problems);
+                    item.fill(&format!("{pointer}/{index}"), variables, source, findings);
                 }
             }
             Kind::Map(entries) => {
                 for entry in entries {
-                    entry.value.fill(&child(pointer, &entry.key), variables, source, problems);
+                    entry.value.fill(&child(pointer, &entry.key), variables, source, findings);
                 }
             }
             _ => {}
         }
     }
+}
 
-    /// The places of everything in the tree, by pointer.
-    pub(super) fn places(&self, pointer: &str, key: Option<Place>, places: &mut HashMap<String, Written>) {
-        places.insert(pointer.to_owned(), Written { key, value: self.place });
-        match &self.kind {
-            Kind::List(items) => {
-                for (index, item) in items.iter().enumerate() {
-                    item.places(&format!("{pointer}/{index}"), None, places);
-                }
-            }
-            Kind::Map(entries) => {
-                for entry in entries {
-                    entry.value.places(&child(pointer, &entry.key), Some(entry.place), places);
-                }
-            }
-            _ => {}
-        }
-    }
+/// What is written at a place.
+fn slice(text: &str, location: Location) -> &str {
+    let span = location.span();
+    let (start, length) = (span.byte_offset().unwrap_or(0) as usize, span.byte_len().unwrap_or(0) as usize);
+    text.get(start..start.saturating_add(length)).unwrap_or_default()
 }
 
 /// The part of a place where `seek` stands, where it can be found in the same line.
@@ -252,6 +184,11 @@ pub(super) fn child(pointer: &str, key: &str) -> String {
     format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
+/// The key of a segment of a pointer.
+pub(super) fn unescape(segment: &str) -> String {
+    segment.replace("~1", "/").replace("~0", "~")
+}
+
 /// Where a key stands, in words: ` in the document`, `` in `steady_state[0].error_rate` ``.
 pub(super) fn within(pointer: &str) -> String {
     let parent = pointer.rfind('/').map_or("", |end| &pointer[..end]);
@@ -266,78 +203,8 @@ pub(super) fn within(pointer: &str) -> String {
             if !words.is_empty() {
                 words.push('.');
             }
-            words.push_str(&segment.replace("~1", "/").replace("~0", "~"));
+            words.push_str(&unescape(segment));
         }
     }
     format!(" in {}", quote(&words))
-}
-
-/// A text of the document in a message: short, and told from our own words.
-pub(super) fn quote(text: &str) -> String {
-    const SHOWN: usize = 60;
-    match text.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("`{}…`", &text[..end]),
-        None => format!("`{text}`"),
-    }
-}
-
-/// What the parser gives, with the places it gives.
-enum Raw {
-    Null,
-    Bool(bool),
-    Number(serde_json::Number),
-    Text(String),
-    List(Vec<Spanned<Self>>),
-    Map(Vec<(Spanned<String>, Spanned<Self>)>),
-}
-
-impl<'de> Deserialize<'de> for Raw {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Anything;
-        impl<'de> Visitor<'de> for Anything {
-            type Value = Raw;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value")
-            }
-            fn visit_unit<E>(self) -> Result<Raw, E> {
-                Ok(Raw::Null)
-            }
-            fn visit_bool<E>(self, value: bool) -> Result<Raw, E> {
-                Ok(Raw::Bool(value))
-            }
-            fn visit_i64<E>(self, value: i64) -> Result<Raw, E> {
-                Ok(Raw::Number(value.into()))
-            }
-            fn visit_u64<E>(self, value: u64) -> Result<Raw, E> {
-                Ok(Raw::Number(value.into()))
-            }
-            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Raw, E> {
-                serde_json::Number::from_f64(value).map(Raw::Number).ok_or_else(|| E::custom("not a finite number"))
-            }
-            fn visit_str<E>(self, value: &str) -> Result<Raw, E> {
-                Ok(Raw::Text(value.to_owned()))
-            }
-            fn visit_string<E>(self, value: String) -> Result<Raw, E> {
-                Ok(Raw::Text(value))
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
-                let mut items = Vec::new();
-                while let Some(item) = access.next_element()? {
-                    items.push(item);
-                }
-                Ok(Raw::List(items))
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = access.next_entry()? {
-                    entries.push(entry);
-                    if entries.len() > 20_000 {
-                        return Err(A::Error::custom("too many keys"));
-                    }
-                }
-                Ok(Raw::Map(entries))
-            }
-        }
-        deserializer.deserialize_any(Anything)
-    }
 }

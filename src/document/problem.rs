@@ -1,62 +1,15 @@
 //! What is wrong in a document: each problem with its place, the line, a caret and the way out.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::node::{Kind, Node, unescape};
+use super::place::{Findings, KEPT, Place, Source, harmless};
+
 /// How many characters of a line are shown around a caret.
 const SHOWN: usize = 120;
-
-/// How many problems of one document are kept: enough for any person, a bound for any program.
-pub(super) const KEPT: usize = 200;
-
-/// The text of a document by its lines, as places count them.
-#[derive(Debug)]
-pub(super) struct Source {
-    name: String,
-    lines: Vec<String>,
-}
-
-impl Source {
-    pub(super) fn new(name: &str, text: &str) -> Self {
-        let mut lines = Vec::new();
-        let mut rest = text;
-        // YAML ends a line at `\n`, `\r\n` and `\r`; `str::lines` knows only the first two.
-        while let Some(end) = rest.find(['\n', '\r']) {
-            lines.push(rest[..end].to_owned());
-            rest = &rest[end + if rest[end..].starts_with("\r\n") { 2 } else { 1 }..];
-        }
-        lines.push(rest.to_owned());
-        Self { name: name.chars().map(harmless).collect(), lines }
-    }
-
-    /// One line, empty where there is none.
-    pub(super) fn line(&self, number: u32) -> &str {
-        (number as usize).checked_sub(1).and_then(|index| self.lines.get(index)).map_or("", String::as_str)
-    }
-
-    /// What stands at a place, up to the end of its line.
-    pub(super) fn at(&self, place: Place) -> String {
-        self.line(place.line).chars().skip(place.column.max(1) as usize - 1).take(place.length as usize).collect()
-    }
-}
-
-/// Where something is written; lines, columns and lengths count characters, from 1.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Place {
-    pub(super) line: u32,
-    pub(super) column: u32,
-    pub(super) length: u32,
-}
-
-/// Where a key and its value are written.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Written {
-    pub(super) key: Option<Place>,
-    pub(super) value: Place,
-}
 
 /// Whether a document with this problem can be used.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
@@ -97,17 +50,17 @@ struct Excerpt {
 
 impl Excerpt {
     fn new(line: &str, place: Place) -> Self {
-        let line: Vec<char> = line.chars().map(harmless).collect();
-        let caret = (place.column.max(1) as usize - 1).min(line.len());
-        let start = if line.len() <= SHOWN { 0 } else { caret.saturating_sub(SHOWN / 2).min(line.len() - SHOWN) };
-        let end = line.len().min(start + SHOWN);
-        let mut text: String = line[start..end].iter().collect();
+        let length = line.chars().count();
+        let caret = (place.column.max(1) as usize - 1).min(length);
+        let start = if length <= SHOWN { 0 } else { caret.saturating_sub(SHOWN / 2).min(length - SHOWN) };
+        let end = length.min(start + SHOWN);
+        let mut text: String = line.chars().skip(start).take(SHOWN).map(harmless).collect();
         let mut indent = caret - start;
         if start > 0 {
             text.insert_str(0, "… ");
             indent += 2;
         }
-        if end < line.len() {
+        if end < length {
             text.push_str(" …");
         }
         let width = (place.length as usize).min(end - caret).max(1);
@@ -125,7 +78,7 @@ impl fmt::Display for Problem {
         let Excerpt { text, indent, width } = &self.excerpt;
         writeln!(f, "{}:{}:{}: {severity}: {}", self.file, self.line, self.column, self.message)?;
         writeln!(f, "{margin}|")?;
-        writeln!(f, "{} | {text}", self.line)?;
+        writeln!(f, "{}", format!("{} | {text}", self.line).trim_end())?;
         write!(f, "{margin}| {}{}", " ".repeat(*indent), "^".repeat(*width))?;
         match &self.help {
             Some(help) => write!(f, "\n{margin}= help: {help}"),
@@ -135,35 +88,33 @@ impl fmt::Display for Problem {
 }
 
 /// Everything that is wrong in a document, by place; more can be added by whoever understands it further.
-#[derive(Debug)]
 pub struct Problems {
-    source: Arc<Source>,
+    source: Source,
     list: Vec<Problem>,
-    places: HashMap<String, Written>,
+    /// How many more there are than are kept.
+    more: usize,
+    tree: Option<Node>,
     /// What is known to be wrong already: what is said about it later would only repeat it.
-    faulty: Vec<String>,
-    /// Entries of lists that were left out of the value, so that pointers into the value can be told from
-    /// pointers into the text.
+    faulty: BTreeSet<String>,
+    /// Entries of lists that were left out of the value, in their order, by the list's pointer into the text.
     removed: BTreeMap<String, Vec<usize>>,
 }
 
 impl Problems {
-    pub(super) fn new(source: Arc<Source>) -> Self {
-        Self { source, list: Vec::new(), places: HashMap::new(), faulty: Vec::new(), removed: BTreeMap::new() }
-    }
-
-    pub(super) fn set_places(&mut self, places: HashMap<String, Written>) {
-        self.places = places;
-    }
-
-    pub(super) fn set_removed(&mut self, removed: BTreeMap<String, Vec<usize>>) {
-        self.removed = removed;
-    }
-
-    /// Takes a problem found while reading; what is said about `pointer` afterwards is dropped.
-    pub(super) fn found(&mut self, pointer: Option<String>, place: Place, message: &str, help: Option<String>) {
-        self.push(place, Severity::Error, message, help);
-        self.faulty.extend(pointer);
+    /// What reading has found, with the tree for finding places later.
+    pub(super) fn new(
+        source: Source,
+        tree: Option<Node>,
+        findings: Findings,
+        removed: BTreeMap<String, Vec<usize>>,
+    ) -> Self {
+        let mut problems =
+            Self { source, list: Vec::new(), more: findings.more, tree, faulty: BTreeSet::new(), removed };
+        for found in findings.list {
+            problems.push(found.place, Severity::Error, &found.message, found.help);
+            problems.faulty.insert(found.pointer);
+        }
+        problems
     }
 
     /// Adds an error about the value at an RFC 6901 `pointer`. Dropped where reading has found the value, something
@@ -209,11 +160,9 @@ impl Problems {
 
     fn add(&mut self, pointer: &str, key: bool, severity: Severity, message: &str, help: Option<String>) {
         let pointer = self.as_written(pointer);
-        if self.faulty.iter().any(|faulty| related(&pointer, faulty)) {
-            return;
+        if !self.is_faulty(&pointer) {
+            self.push(self.place(&pointer, key), severity, message, help);
         }
-        let place = self.place(&pointer, key);
-        self.push(place, severity, message, help);
     }
 
     fn push(&mut self, place: Place, severity: Severity, message: &str, help: Option<String>) {
@@ -221,8 +170,13 @@ impl Problems {
         let help = help.map(|help| help.chars().map(harmless).collect());
         let (line, column) = (place.line.max(1), place.column.max(1));
         let position = self.list.partition_point(|other| (other.line, other.column) <= (line, column));
-        let same = |other: &Problem| (other.line, other.column, &other.message) == (line, column, &message);
+        let same = |other: &Problem| (other.column, &other.message) == (column, &message);
         if self.list[..position].iter().rev().take_while(|other| other.line == line).any(same) {
+            return;
+        }
+        // One error is always kept: it decides whether the document can be used.
+        if self.list.len() >= KEPT && (severity == Severity::Warning || self.has_errors()) {
+            self.more += 1;
             return;
         }
         let excerpt = Excerpt::new(self.source.line(line), place);
@@ -230,38 +184,61 @@ impl Problems {
         self.list.insert(position, Problem { file, line, column, severity, message, help, excerpt });
     }
 
+    /// Whether something was found at this pointer, within it or around it; the whole document lies around
+    /// everything and does not count.
+    fn is_faulty(&self, pointer: &str) -> bool {
+        let within = format!("{pointer}/");
+        let around = std::iter::once(pointer.len())
+            .chain(pointer.rmatch_indices('/').map(|(end, _)| end))
+            .any(|end| self.faulty.contains(&pointer[..end]));
+        let inside = || self.faulty.range(within.clone()..).next().is_some_and(|faulty| faulty.starts_with(&within));
+        !pointer.is_empty() && (around || inside())
+    }
+
     /// The pointer into the text for one into the value: they differ behind an entry that was left out.
     fn as_written(&self, pointer: &str) -> String {
         let mut written = String::new();
         for segment in pointer.split('/').skip(1) {
-            let removed = self.removed.get(&written).map(Vec::as_slice).unwrap_or_default();
-            let segment = match segment.parse::<usize>() {
-                Ok(index) if !removed.is_empty() => {
-                    let left = (0..).filter(|index| !removed.contains(index)).nth(index).unwrap_or(index);
-                    left.to_string()
-                }
-                _ => segment.to_owned(),
-            };
+            let left_out = self.removed.get(&written).map(Vec::as_slice).unwrap_or_default();
             written.push('/');
-            written.push_str(&segment);
+            match segment.parse::<usize>() {
+                Ok(index) if !left_out.is_empty() => {
+                    let index = left_out.iter().fold(index, |index, gone| index + usize::from(*gone <= index));
+                    written.push_str(&index.to_string());
+                }
+                _ => written.push_str(segment),
+            }
         }
         written
     }
 
+    /// The place of a value, or of its key; of what is not there, the key of what it is missing in.
     fn place(&self, pointer: &str, key: bool) -> Place {
-        let mut pointer = pointer;
-        let mut key = key;
-        loop {
-            if let Some(written) = self.places.get(pointer) {
-                return if key { written.key.unwrap_or(written.value) } else { written.value };
-            }
-            // What is not there is shown at the key of what it is missing in.
-            key = true;
-            match pointer.rfind('/') {
-                Some(end) => pointer = &pointer[..end],
-                None => return Place { line: 1, column: 1, length: 1 },
+        let Some(tree) = &self.tree else { return Place::default() };
+        let (mut node, mut name) = (tree, None);
+        for segment in pointer.split('/').skip(1) {
+            let next = match &node.kind {
+                Kind::List(items) => segment.parse::<usize>().ok().and_then(|index| Some((items.get(index)?, None))),
+                Kind::Map(entries) => {
+                    let segment = unescape(segment);
+                    let entry = entries.iter().find(|entry| entry.key == segment);
+                    entry.map(|entry| (&entry.value, Some(entry.place)))
+                }
+                _ => None,
+            };
+            match next {
+                Some(next) => (node, name) = next,
+                None => return name.unwrap_or(node.place),
             }
         }
+        name.filter(|_| key).unwrap_or(node.place)
+    }
+}
+
+impl fmt::Debug for Problems {
+    // The tree holds what variables stand for, which nobody should find in a log.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(&self.list).finish()
     }
 }
 
@@ -273,27 +250,12 @@ impl fmt::Display for Problems {
             }
             problem.fmt(f)?;
         }
-        Ok(())
+        match self.more {
+            0 => Ok(()),
+            1 => f.write_str("\n\nand one more problem"),
+            more => write!(f, "\n\nand {more} more problems"),
+        }
     }
 }
 
 impl std::error::Error for Problems {}
-
-/// Whether one of two pointers lies within the other; the whole document lies around everything and does not count.
-fn related(pointer: &str, faulty: &str) -> bool {
-    let within = |inner: &str, outer: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    !pointer.is_empty() && (within(pointer, faulty) || within(faulty, pointer))
-}
-
-/// A character that cannot move the cursor, change a terminal's state or hide what stands beside it.
-fn harmless(c: char) -> char {
-    match c {
-        '\t' | '\n' | '\r' => ' ',
-        // Marks of direction and of no width, which can make a text look like another.
-        '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' => '\u{fffd}',
-        c if c.is_control() => '\u{fffd}',
-        c => c,
-    }
-}

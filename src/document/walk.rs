@@ -7,80 +7,23 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::expect::{self, Complaint};
-use super::nearest;
-use super::node::{Entry, Kind, Node, child, quote, within};
-use super::problem::{KEPT, Place};
-
-/// A schema that says something itself: no reference, no list of alternatives.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Leaf<'a> {
-    pub(super) schema: &'a Map<String, Value>,
-    /// What to say where the value is something else; the outermost schema knows best.
-    pub(super) message: Option<&'a str>,
-    /// What is expected, in human words.
-    pub(super) expected: Option<&'a str>,
-}
-
-impl<'a> Leaf<'a> {
-    /// Whether a value of this JSON type may be meant.
-    pub(super) fn takes(&self, kind: &str) -> bool {
-        match self.schema.get("type") {
-            Some(Value::String(name)) => name == kind,
-            Some(Value::Array(names)) => names.iter().any(|name| name == kind),
-            _ if self.schema.contains_key("properties") => kind == "object",
-            _ if self.schema.contains_key("items") || self.schema.contains_key("prefixItems") => kind == "array",
-            _ => match self.words() {
-                Some(values) => values.iter().any(|value| match value {
-                    Value::String(_) => kind == "string",
-                    Value::Bool(_) => kind == "boolean",
-                    Value::Number(number) => kind == "number" || kind == "integer" && !number.is_f64(),
-                    _ => false,
-                }),
-                None => true,
-            },
-        }
-    }
-
-    /// The values of an enum.
-    pub(super) fn words(&self) -> Option<&'a [Value]> {
-        match (self.schema.get("const"), self.schema.get("enum")) {
-            (Some(value), _) => Some(std::slice::from_ref(value)),
-            (None, Some(Value::Array(values))) => Some(values),
-            _ => None,
-        }
-    }
-
-    /// The tag of an externally tagged variant: an object with one key that must be there.
-    pub(super) fn tag(&self) -> Option<(&'a str, &'a Value)> {
-        let properties = self.schema.get("properties")?.as_object()?;
-        let required = self.schema.get("required")?.as_array()?;
-        let (tag, inner) = properties.iter().next()?;
-        (properties.len() == 1 && required.len() == 1 && required[0] == tag.as_str()).then_some((tag, inner))
-    }
-}
-
-/// One problem that the walk found.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) pointer: String,
-    pub(super) place: Place,
-    pub(super) message: String,
-    pub(super) help: Option<String>,
-}
+use super::node::{Entry, Kind, Node, child, unescape, within};
+use super::place::{Findings, Place};
+use super::schema::{Leaf, leaves};
+use super::words::{both, either, nearest, quote};
 
 /// A walk through a document along its schema.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
     root: &'a Value,
-    pub(super) found: Vec<Found>,
+    pub(super) findings: Findings,
+    /// Entries that were left out of lists: the list's pointer and the index.
     removed: Vec<(String, usize)>,
-    /// Problems beyond those that are kept.
-    pub(super) more: usize,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(root: &'a Value) -> Self {
-        Self { root, found: Vec::new(), removed: Vec::new(), more: 0 }
+    pub(super) fn new(root: &'a Value, findings: Findings) -> Self {
+        Self { root, findings, removed: Vec::new() }
     }
 
     /// Entries that were left out of lists, by the list's pointer.
@@ -94,12 +37,11 @@ impl<'a> Walk<'a> {
 
     /// Walks a value; gives what is sound of it.
     pub(super) fn value(&mut self, node: &Node, schema: &'a Value, pointer: &str, key: Option<Place>) -> Option<Value> {
-        let mut leaves = Vec::new();
-        self.leaves(schema, None, None, 0, &mut leaves);
+        let leaves = leaves(self.root, schema);
         match &node.kind {
             Kind::Unknown => None,
             Kind::Null => self.null(node, &leaves, pointer, key),
-            _ if leaves.iter().any(|leaf| is_anything(leaf)) => Some(anything(node)),
+            _ if leaves.iter().any(Leaf::takes_anything) => Some(anything(node)),
             Kind::Map(entries) => self.map(node, entries, &leaves, pointer, key),
             Kind::List(items) => self.list(node, items, &leaves, pointer),
             _ => match expect::scalar(node, &leaves) {
@@ -109,49 +51,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Follows references and alternatives down to what can be compared with a value.
-    fn leaves(
-        &self,
-        schema: &'a Value,
-        message: Option<&'a str>,
-        expected: Option<&'a str>,
-        depth: usize,
-        into: &mut Vec<Leaf<'a>>,
-    ) {
-        static EMPTY: std::sync::LazyLock<Map<String, Value>> = std::sync::LazyLock::new(Map::new);
-        // `true` takes everything; `false` is only written where nothing can be.
-        let Value::Object(object) = schema else { return into.push(Leaf { schema: &EMPTY, message, expected }) };
-        let message = message.or_else(|| object.get("x-message")?.as_str());
-        let expected = expected.or_else(|| object.get("x-expected")?.as_str());
-        if depth > 32 {
-            return;
-        }
-        if let Some(reference) = object.get("$ref").and_then(Value::as_str) {
-            if let Some(target) = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer)) {
-                self.leaves(target, message, expected, depth + 1, into);
-            }
-            return;
-        }
-        let own = object.contains_key("type") || object.contains_key("properties");
-        let branches = ["anyOf", "oneOf", "allOf"].iter().find_map(|word| object.get(*word)?.as_array());
-        match branches {
-            Some(branches) if !own => {
-                for branch in branches {
-                    self.leaves(branch, message, expected, depth + 1, into);
-                }
-            }
-            // The null of an optional value: whoever has no value leaves the key out.
-            _ if object.get("type").is_some_and(|name| name == "null") => {}
-            _ => into.push(Leaf { schema: object, message, expected }),
-        }
-    }
-
     fn report(&mut self, place: Place, pointer: &str, message: impl Into<String>, help: Option<String>) {
-        if self.found.len() >= KEPT {
-            self.more += 1;
-            return;
-        }
-        self.found.push(Found { pointer: pointer.to_owned(), place, message: message.into(), help });
+        self.findings.report(place, pointer, message, help);
     }
 
     fn complain(&mut self, place: Place, pointer: &str, complaint: Complaint) -> Option<Value> {
@@ -160,16 +61,24 @@ impl<'a> Walk<'a> {
     }
 
     fn null(&mut self, node: &Node, leaves: &[Leaf<'a>], pointer: &str, key: Option<Place>) -> Option<Value> {
-        if leaves.is_empty() || leaves.iter().any(is_anything) {
+        if leaves.is_empty() || leaves.iter().any(Leaf::takes_anything) {
             return Some(Value::Null);
         }
-        let name = pointer.rsplit('/').next().unwrap_or_default().replace("~1", "/").replace("~0", "~");
+        let name = unescape(pointer.rsplit('/').next().unwrap_or_default());
         let (message, way) = match key {
             Some(_) => (format!("{} has no value", quote(&name)), "remove the key or give it a value"),
-            None if pointer.is_empty() => ("the document is empty".to_owned(), "write at least its first key"),
+            None if pointer.is_empty() => {
+                let help = "write at least its first key".to_owned();
+                self.report(Place::default(), pointer, "the document is empty", Some(help));
+                return None;
+            }
             None => ("this entry has no value".to_owned(), "remove it or give it a value"),
         };
-        let help = format!("{way}: {}", expect::nouns(leaves));
+        let bare = |leaf: &Leaf<'_>| leaf.takes("object") && leaf.schema.get("required").is_none();
+        let help = match leaves.iter().any(bare) {
+            true => format!("{way}: `{{}}` has the defaults"),
+            false => format!("{way}: {}", expect::nouns(leaves)),
+        };
         self.report(key.unwrap_or(node.place), pointer, message, Some(help));
         None
     }
@@ -225,27 +134,16 @@ impl<'a> Walk<'a> {
             ([leaf], []) | ([], [leaf]) => self.object(node, entries, *leaf, pointer, key),
             (tagged, []) => self.choice(node, entries, tagged, leaves, pointer),
             _ => {
-                // Several shapes: the one that fits, or else the one that shares most keys with what is written.
-                let shared = |leaf: &Leaf<'a>| {
-                    let properties = leaf.schema.get("properties").and_then(Value::as_object);
-                    let known = |entry: &&Entry| properties.is_some_and(|known| known.contains_key(&entry.key));
-                    entries.iter().filter(known).count()
+                // Several shapes: the one that shares most keys with what is written, then the one that misses least.
+                let fits = |leaf: &&Leaf<'a>| {
+                    let written = |name: &str| entries.iter().any(|entry| entry.key == name);
+                    let known = leaf.schema.get("properties").and_then(Value::as_object);
+                    let shared = known.map_or(0, |known| known.keys().filter(|name| written(name)).count());
+                    let missing = leaf.required().filter(|name| !written(name)).count();
+                    (std::cmp::Reverse(shared), missing)
                 };
-                let mut best = objects[0];
-                for leaf in &objects {
-                    let (found, removed, more) = (self.found.len(), self.removed.len(), self.more);
-                    let value = self.object(node, entries, *leaf, pointer, key);
-                    if value.is_some() && self.found.len() == found && self.more == more {
-                        return value;
-                    }
-                    self.found.truncate(found);
-                    self.removed.truncate(removed);
-                    self.more = more;
-                    if shared(leaf) > shared(&best) {
-                        best = *leaf;
-                    }
-                }
-                self.object(node, entries, best, pointer, key)
+                let best = objects.iter().min_by_key(fits).expect("there are several");
+                self.object(node, entries, *best, pointer, key)
             }
         }
     }
@@ -255,42 +153,46 @@ impl<'a> Walk<'a> {
         node: &Node,
         entries: &[Entry],
         tagged: &[Leaf<'a>],
-        leaves: &[Leaf<'a>],
+        all: &[Leaf<'a>],
         pointer: &str,
     ) -> Option<Value> {
-        let tags: Vec<&str> = tagged.iter().filter_map(|leaf| Some(leaf.tag()?.0)).collect();
+        let tags: BTreeMap<&str, &'a Value> = tagged.iter().filter_map(Leaf::tag).collect();
+        let names: Vec<&str> = tagged.iter().filter_map(|leaf| Some(leaf.tag()?.0)).collect();
+        let chosen: Vec<&Entry> = entries.iter().filter(|entry| tags.contains_key(entry.key.as_str())).collect();
         let mut sound = None;
         for entry in entries {
             let at = child(pointer, &entry.key);
-            let chosen = tagged.iter().find_map(|leaf| leaf.tag().filter(|(tag, _)| *tag == entry.key));
-            if let Some((_, inner)) = chosen {
+            if let Some(inner) = tags.get(entry.key.as_str()) {
                 let value = self.value(&entry.value, inner, &at, Some(entry.place));
                 sound = value.map(|value| Value::Object(Map::from_iter([(entry.key.clone(), value)])));
+                continue;
+            }
+            let belongs = |tag: &&&Entry| {
+                let inner = leaves(self.root, tags[tag.key.as_str()]);
+                inner
+                    .iter()
+                    .any(|leaf| leaf.schema.get("properties").is_some_and(|keys| keys.get(&entry.key).is_some()))
+            };
+            let help = if expect::words(all).contains(&entry.key.as_str()) {
+                format!("write {} alone, without a colon", quote(&entry.key))
+            } else if let Some(tag) = chosen.iter().find(belongs) {
+                format!("it belongs into {}: is it indented far enough?", quote(&tag.key))
             } else {
-                let alone = expect::words(leaves).contains(&entry.key.as_str());
-                let help = if alone {
-                    format!("write {} alone, without a colon", quote(&entry.key))
-                } else {
-                    known(&entry.key, &tags)
-                };
-                let message = format!("unknown key {}{}", quote(&entry.key), within(&at));
-                self.report(entry.place, &at, message, Some(help));
-            }
+                known(&entry.key, &names)
+            };
+            let message = format!("unknown key {}{}", quote(&entry.key), within(&at));
+            self.report(entry.place, &at, message, Some(help));
         }
-        match entries {
-            [_] => sound,
-            [] => {
-                let message = format!("nothing is chosen{}", within(&child(pointer, "")));
-                self.report(node.place, pointer, message, Some(format!("write one of {}", expect::either(&tags))));
-                None
-            }
-            [_, second, ..] => {
-                let written: Vec<&str> = entries.iter().map(|entry| entry.key.as_str()).collect();
-                let message = format!("only one key can be chosen here, not {}", expect::both(&written));
-                self.report(second.place, pointer, message, None);
-                None
-            }
+        if entries.is_empty() {
+            let message = format!("nothing is chosen{}", within(&child(pointer, "")));
+            self.report(node.place, pointer, message, Some(format!("write one of {}", either(&names))));
         }
+        if let [_, second, ..] = chosen.as_slice() {
+            let written: Vec<&str> = chosen.iter().map(|entry| entry.key.as_str()).collect();
+            let message = format!("only one key can be chosen here, not {}", both(&written));
+            self.report(second.place, pointer, message, None);
+        }
+        sound.filter(|_| entries.len() == 1)
     }
 
     fn object(
@@ -303,8 +205,7 @@ impl<'a> Walk<'a> {
     ) -> Option<Value> {
         let schema: &'a Map<String, Value> = leaf.schema;
         let properties = schema.get("properties").and_then(Value::as_object);
-        let required: Vec<&str> =
-            schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> = leaf.required().collect();
         let others = match (schema.get("additionalProperties"), properties) {
             (Some(Value::Object(_) | Value::Bool(true)), _) => schema.get("additionalProperties"),
             (None, None) => Some(&Value::Bool(true)),
@@ -327,7 +228,13 @@ impl<'a> Walk<'a> {
             let Some(inner) = inner else {
                 meant.extend(nearest(&entry.key, free.iter().copied()));
                 let message = format!("unknown key {}{}", quote(&entry.key), within(&at));
-                self.report(entry.place, &at, message, Some(known(&entry.key, &free)));
+                let twin = || {
+                    let near = nearest(&entry.key, properties?.keys().map(String::as_str))?;
+                    let line = entries.iter().find(|other| other.key == near)?.place.line;
+                    Some(format!("remove it: {} is written in line {line}", quote(near)))
+                };
+                let help = nearest(&entry.key, free.iter().copied()).is_none().then(twin).flatten();
+                self.report(entry.place, &at, message, Some(help.unwrap_or_else(|| known(&entry.key, &free))));
                 continue;
             };
             if let Some(names) = schema.get("propertyNames") {
@@ -368,15 +275,9 @@ fn known(word: &str, names: &[&str]) -> String {
     match nearest(word, names.iter().copied()) {
         Some(name) => format!("did you mean `{name}`?"),
         None if names.is_empty() => "remove it".to_owned(),
-        None if names.len() <= 12 => format!("known here: {}", expect::either(names)),
-        None => format!("known here: {}, and {} more", expect::either(&names[..10]), names.len() - 10),
+        None if names.len() <= 12 => format!("known here: {}", either(names)),
+        None => format!("known here: {}, and {} more", either(&names[..10]), names.len() - 10),
     }
-}
-
-/// A schema without any demand.
-fn is_anything(leaf: &Leaf<'_>) -> bool {
-    const DEMANDS: [&str; 7] = ["type", "enum", "const", "properties", "items", "additionalProperties", "pattern"];
-    !DEMANDS.iter().any(|demand| leaf.schema.contains_key(*demand))
 }
 
 /// A value that nobody checks.

@@ -3,6 +3,7 @@
 //! Read [`run`] first: the life of an experiment is one function, top to bottom.
 
 pub mod bound;
+pub mod control;
 pub mod evidence;
 mod findings;
 pub mod follow_up;
@@ -16,6 +17,7 @@ pub mod run;
 mod watch;
 mod write;
 
+pub use self::control::{Control, Started, Status};
 pub use self::judge::judge;
 pub use self::preflight::Refusal;
 pub use self::progress::Progress;

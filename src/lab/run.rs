@@ -14,7 +14,7 @@ use super::judge::{self, judge};
 use super::preflight::Refusal;
 use super::watch::{Cut, Watch};
 use super::write::{self, Facts};
-use super::{Progress, guard, plan, preflight};
+use super::{Progress, follow_up, guard, plan, preflight};
 use crate::clock;
 use crate::experiment::limits::Limits;
 use crate::experiment::{Count, Experiment, Length, Measure, Threshold};
@@ -129,6 +129,9 @@ impl Lab {
         let judgement = judge(&experiment, &evidence);
         let mut report = write::report(&watch, &facts, &evidence, judgement);
         self.close(row, &mut report).await;
+        if let (Some(failure), Some(follow_up)) = (&report.failure, &mut report.follow_up) {
+            follow_up.document = follow_up::marked(&follow_up.document, failure);
+        }
         progress.send_modify(|progress| {
             progress.phase = "over";
             progress.ending = Some(report.verdict.ending);

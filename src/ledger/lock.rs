@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::error::LedgerError;
 
+/// The file whose lock is held by who makes the tables.
+const SET_UP: &str = "set-up";
+
 /// A lock that is held until it is dropped.
 #[derive(Debug)]
 pub(super) struct OwnerLock {
@@ -21,7 +24,7 @@ impl OwnerLock {
     pub(super) fn create(folder: &Path, run: &str) -> Result<Self, LedgerError> {
         let path = file_of(folder, run);
         let error = |cause| LedgerError::Lock { path: path.clone(), cause };
-        let file = OpenOptions::new().write(true).create_new(true).open(&path).map_err(error)?;
+        let file = in_folder(folder, || OpenOptions::new().write(true).create_new(true).open(&path)).map_err(error)?;
         match file.try_lock() {
             Ok(()) => Ok(Self { path, file }),
             Err(cause) => {
@@ -35,7 +38,8 @@ impl OwnerLock {
     pub(super) fn take_over(folder: &Path, run: &str) -> Result<Option<Self>, LedgerError> {
         let path = file_of(folder, run);
         let error = |cause| LedgerError::Lock { path: path.clone(), cause };
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path).map_err(error)?;
+        let open = || OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+        let file = in_folder(folder, open).map_err(error)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Self { path, file })),
             Err(TryLockError::WouldBlock) => Ok(None),
@@ -60,9 +64,22 @@ impl Drop for OwnerLock {
 
 /// Holds off other processes while the tables are made; waits for as long as that takes.
 pub(super) fn set_up(folder: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join("set-up"))?;
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(folder.join(SET_UP))?;
     file.lock()?;
     Ok(file)
+}
+
+/// Takes the folder away again where no ledger came to be; other things in it keep it there.
+pub(super) fn leave(folder: &Path) {
+    let _ = fs::remove_file(folder.join(SET_UP)).and_then(|()| fs::remove_dir(folder));
+}
+
+/// Opens a file; somebody who tidied up may have taken the folder away.
+fn in_folder(folder: &Path, open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs::create_dir(folder).and_then(|()| open()),
+        opened => opened,
+    }
 }
 
 fn file_of(folder: &Path, run: &str) -> PathBuf {

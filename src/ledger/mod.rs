@@ -60,7 +60,7 @@ impl Ledger {
     /// refused and left as it is.
     pub fn open(path: &Path) -> Result<Self, LedgerError> {
         let path = place::prepare(path)?;
-        let (path, connection) = set_up::connect(&path).map_err(|error| error.at(&path))?;
+        let connection = set_up::connect(&path)?;
         let locks = place::beside(&path, "locks");
         let ledger = Self { path, locks, connection: Mutex::new(connection) };
         match ledger.close_abandoned() {

@@ -6,16 +6,21 @@ use std::path::{Path, PathBuf};
 
 use super::error::LedgerError;
 
-/// The true path of a file that may not be there yet: links are followed as far as they lead somewhere.
+/// The true path of a file that may not be there yet: links are followed, also one that leads to no file yet.
 pub(super) fn settled(path: &Path) -> PathBuf {
-    if let Ok(path) = fs::canonicalize(path) {
-        return path;
+    let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    // As many links as Linux follows.
+    for _ in 0..40 {
+        let folder = path.parent().map(|folder| fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned()));
+        if let (Some(folder), Some(name)) = (folder, path.file_name()) {
+            path = folder.join(name);
+        }
+        match (fs::read_link(&path), path.parent()) {
+            (Ok(target), Some(folder)) => path = folder.join(target),
+            _ => break,
+        }
     }
-    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    match (absolute.parent().map(fs::canonicalize), absolute.file_name()) {
-        (Some(Ok(folder)), Some(name)) => folder.join(name),
-        _ => absolute,
-    }
+    path
 }
 
 /// A neighbour of the ledger: `pratfall.db` and `halt` make `pratfall.db.halt`.
@@ -81,6 +86,23 @@ mod tests {
         for path in [folder.path().to_owned(), PathBuf::new(), folder.path().join(".."), folder.path().join("file/x")] {
             assert!(matches!(prepare(&path), Err(LedgerError::Place { .. })), "{}", path.display());
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_leads_to_one_true_path_before_and_after_the_file_is_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let (there, link, second) = (folder.path().join("a"), folder.path().join("b"), folder.path().join("c.db"));
+        fs::create_dir(&there).unwrap();
+        std::os::unix::fs::symlink("a/pratfall.db", &link).unwrap();
+        std::os::unix::fs::symlink(&link, &second).unwrap();
+        let file = fs::canonicalize(&there).unwrap().join("pratfall.db");
+        assert_eq!(settled(&second), file);
+        fs::write(&file, "").unwrap();
+        assert_eq!((settled(&second), settled(&there.join("../a/pratfall.db"))), (file.clone(), file));
+        let round = folder.path().join("round");
+        std::os::unix::fs::symlink(&round, &round).unwrap();
+        assert!(settled(&round).ends_with("round"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Opening the file: is it ours, is it of our time, are its tables there?
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::{Connection, OpenFlags};
@@ -19,8 +19,26 @@ const APPLICATION: i32 = 0x5072_6174;
 /// How long a writer waits for another process.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Connects to a ledger, made or brought up to date where needed, and says where it truly is.
-pub(super) fn connect(path: &Path) -> Result<(PathBuf, Connection), LedgerError> {
+/// Connects to the ledger of a true path, makes it or brings it up to date where needed.
+pub(super) fn connect(path: &Path) -> Result<Connection, LedgerError> {
+    let not_writable = |cause| LedgerError::NotWritable { path: path.to_owned(), cause };
+    let locks = place::beside(path, "locks");
+    let new = match fs::create_dir(&locks) {
+        Ok(()) => true,
+        Err(_) if locks.is_dir() => false,
+        Err(cause) => return Err(not_writable(cause.into())),
+    };
+    // One at a time: a ledger that is half made looks like the database of somebody else.
+    let alone = lock::set_up(&locks).map_err(|cause| not_writable(cause.into()))?;
+    let connected = connect_alone(path).map_err(|error| error.at(path));
+    if new && matches!(connected, Err(LedgerError::Foreign { .. } | LedgerError::Corrupt { .. })) {
+        lock::leave(&locks);
+    }
+    drop(alone);
+    connected
+}
+
+fn connect_alone(path: &Path) -> Result<Connection, LedgerError> {
     // No URI: a `?` or `%` in a path is a letter like any other. The file is never opened by ourselves: to close it
     // again would free the locks that SQLite holds on it elsewhere in this process.
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -29,25 +47,21 @@ pub(super) fn connect(path: &Path) -> Result<(PathBuf, Connection), LedgerError>
     if is_foreign(&connection)? {
         return Err(LedgerError::Foreign { path: path.to_owned() });
     }
-    refuse_newer(&connection, path)?;
-    // A link that led nowhere until a moment ago leads to the new file now.
-    let path = place::settled(path);
-    let not_writable = |cause| LedgerError::NotWritable { path: path.clone(), cause };
+    let (found, known) = (version(&connection)?, known());
+    if let Some(found) = found.filter(|found| *found > known) {
+        return Err(LedgerError::Newer { path: path.to_owned(), found, known });
+    }
+    // SQLite falls back to reading without a word.
     if connection.is_readonly("main")? {
-        return Err(not_writable("the file can only be read".into()));
+        let cause = "the file can only be read".into();
+        return Err(LedgerError::NotWritable { path: path.to_owned(), cause });
     }
-    let locks = place::beside(&path, "locks");
-    fs::create_dir_all(&locks).map_err(|cause| not_writable(cause.into()))?;
-    let alone = lock::set_up(&locks).map_err(|cause| not_writable(cause.into()))?;
-    // Somebody else may have set it up while we waited.
-    refuse_newer(&connection, &path)?;
     prepare(&connection)?;
-    if version(&connection)? != Some(known()) {
+    if found != Some(known) {
         let migrated = embedded::migrations::runner().run(&mut connection);
-        migrated.map_err(|cause| LedgerError::Migrate { path: path.clone(), cause: Box::new(cause) })?;
+        migrated.map_err(|cause| LedgerError::Migrate { path: path.to_owned(), cause: Box::new(cause) })?;
     }
-    drop(alone);
-    Ok((path, connection))
+    Ok(connection)
 }
 
 /// What holds for a connection, and the mark of whose file it is.
@@ -74,14 +88,6 @@ fn is_foreign(connection: &Connection) -> rusqlite::Result<bool> {
         return Ok(false);
     }
     connection.query_row("SELECT EXISTS (SELECT 1 FROM sqlite_schema)", [], |row| row.get(0))
-}
-
-fn refuse_newer(connection: &Connection, path: &Path) -> Result<(), LedgerError> {
-    let known = known();
-    match version(connection)? {
-        Some(found) if found > known => Err(LedgerError::Newer { path: path.to_owned(), found, known }),
-        _ => Ok(()),
-    }
 }
 
 /// The version of the file's tables.

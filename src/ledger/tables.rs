@@ -78,9 +78,9 @@ pub(super) fn apply(tx: &Transaction<'_>, event: &Event) -> Result<(), LedgerErr
                 params![text("/report/seen").unwrap_or_default(), findings(content), subject],
             )?;
         }
-        // A report that arrives late knows better than who found the lock free, never the other way round.
+        // A report may still follow: who was taken for dead knows better.
         kind::RUN_INTERRUPTED => {
-            let change = "UPDATE runs SET state = 'interrupted', ended_at = ? WHERE id = ? AND state = 'open'";
+            let change = "UPDATE runs SET state = 'interrupted', ended_at = ? WHERE id = ?";
             tx.execute(change, params![at, subject])?;
         }
         kind::FAILURE_OPENED => {

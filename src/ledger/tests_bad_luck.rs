@@ -115,9 +115,7 @@ fn what_was_written_before_the_kill_is_there_after_it() {
 fn two_processes_write_at_once_and_neither_loses_a_word() {
     let folder = tempfile::tempdir().unwrap();
     let path = path(folder.path());
-    let mut others: Vec<_> = (0..2).map(|_| command("writes fifty", &path)).collect();
-    // One child: the other would open a run of the same id.
-    let mut child = others.pop().unwrap().spawn().unwrap();
+    let mut child = command("writes fifty", &path).spawn().unwrap();
     drop(child.stdin.take());
     let ledger = Ledger::open(&path).unwrap();
     write_fifty(&ledger, "r-parent");
@@ -132,7 +130,7 @@ fn two_processes_write_at_once_and_neither_loses_a_word() {
 fn many_may_open_a_new_ledger_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = path(folder.path());
-    let children: Vec<_> = (0..4).map(|_| command("opens", &path).spawn().unwrap()).collect();
+    let children: Vec<_> = (0..8).map(|_| command("opens", &path).spawn().unwrap()).collect();
     let mine = Ledger::open(&path);
     for mut child in children {
         assert_eq!(hear(&mut child, ""), "Ok(())");
@@ -175,6 +173,8 @@ fn a_report_that_comes_late_counts() {
     assert_eq!(ledger.run("r-1").unwrap().state, RunState::Interrupted, "its lock's file was taken away");
     ledger.close_run(open, &held("r-1", "slow-inventory")).unwrap();
     assert_eq!(ledger.run("r-1").unwrap().state, RunState::Closed);
+    fs::remove_dir_all(path(folder.path()).with_extension("db.locks")).unwrap();
+    fail(&ledger, "r-2", "slow-inventory");
     ledger.rebuild().unwrap();
     assert_eq!(ledger.run("r-1").unwrap().state, RunState::Closed);
 }

@@ -62,21 +62,26 @@ pub struct Proxy {
 impl Proxy {
     /// Binds all listeners, then serves them with so many workers. Nothing is served when one cannot be bound.
     pub async fn start(configs: Vec<ListenerConfig>, workers: usize) -> Result<Self, ProxyError> {
-        let (drain, closed) = (CancellationToken::new(), CancellationToken::new());
         let mut sockets = Vec::new();
         for config in configs {
-            let bound = TcpListener::bind(config.bind).await.and_then(|socket| Ok((socket.local_addr()?, socket)));
-            match bound {
-                Ok((address, socket)) => sockets.push((config, address, socket)),
+            match TcpListener::bind(config.bind).await {
+                Ok(socket) => sockets.push((config, socket)),
                 Err(cause) => {
                     return Err(ProxyError::Bind { listener: config.name, address: config.bind, cause });
                 }
             }
         }
+        Self::serve(sockets, workers)
+    }
+
+    /// Serves listeners that are bound already.
+    pub fn serve(sockets: Vec<(ListenerConfig, TcpListener)>, workers: usize) -> Result<Self, ProxyError> {
+        let (drain, closed) = (CancellationToken::new(), CancellationToken::new());
         let workers = (0..workers.max(1)).map(Worker::start).collect::<io::Result<Vec<_>>>();
         let workers = Arc::new(workers.map_err(ProxyError::Worker)?);
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
-        for (index, (config, address, socket)) in sockets.into_iter().enumerate() {
+        for (index, (config, socket)) in sockets.into_iter().enumerate() {
+            let address = socket.local_addr().unwrap_or(config.bind);
             let listener = Listener::new(index, config, drain.clone());
             tokio::spawn(accept(listener.clone(), socket, workers.clone(), closed.clone()));
             listeners.push(listener);

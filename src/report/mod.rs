@@ -3,6 +3,7 @@
 //! Nothing here is invented: what only people can know is an empty prompt. Bodies, cookies, credentials, query values
 //! and raw paths never get here; routes are named by their patterns.
 
+pub mod files;
 pub mod html;
 pub mod junit;
 pub mod markdown;

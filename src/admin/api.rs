@@ -1,0 +1,237 @@
+//! The routes.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Admin, metrics};
+use crate::experiment::Experiment;
+use crate::lab::{Order, Refusal, Status, Stop};
+use crate::report::files;
+use crate::units::Seed;
+
+/// An experiment is never longer than this.
+const LONGEST_DOCUMENT: usize = 1 << 20;
+
+/// What may be read by everybody.
+pub(super) fn telemetry(admin: Admin) -> Router {
+    Router::new()
+        .route("/livez", get(|| async { "ok\n" }))
+        .route("/healthz", get(readyz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(show_metrics))
+        .with_state(admin)
+}
+
+/// What operators do.
+pub(super) fn switches(admin: Admin) -> Router {
+    Router::new()
+        .route("/status", get(status))
+        .route("/runs", get(status).post(start))
+        .route("/runs/{run}", get(run))
+        .route("/runs/{run}/heartbeat", post(heartbeat))
+        .route("/runs/{run}/halt", post(halt_run))
+        .route("/halt", post(halt))
+        .route("/resume", post(resume))
+        .layer(DefaultBodyLimit::max(LONGEST_DOCUMENT))
+        .with_state(admin)
+}
+
+/// An answer that says why not.
+#[derive(Debug)]
+struct ApiError(StatusCode, String);
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.0, Json(json!({ "error": self.1 }))).into_response()
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal {
+            Refusal::Document(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::NotNow(_) => StatusCode::CONFLICT,
+            Refusal::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self(status, refusal.to_string())
+    }
+}
+
+fn unknown(run: &str) -> ApiError {
+    ApiError(StatusCode::NOT_FOUND, format!("there is no run `{run}` here; `GET /status` lists them"))
+}
+
+/// Changes need the token; stopping does not, when it comes from this machine.
+fn admit(admin: &Admin, headers: &HeaderMap, caller: Option<SocketAddr>) -> Result<(), ApiError> {
+    let stops_from_here = caller.is_some_and(|caller| caller.ip().is_loopback());
+    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if stops_from_here || admin.token.admits(authorization) {
+        return Ok(());
+    }
+    let why =
+        "a change needs `Authorization: Bearer <token>`; the token is in `admin.token_file`, or beside the ledger";
+    Err(ApiError(StatusCode::UNAUTHORIZED, why.to_owned()))
+}
+
+#[derive(Deserialize)]
+struct Verbose {
+    verbose: Option<String>,
+}
+
+async fn readyz(State(admin): State<Admin>, Query(query): Query<Verbose>) -> Response {
+    let draining = admin.draining.is_cancelled();
+    let status = if draining { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    if query.verbose.is_none() {
+        return (status, if draining { "draining\n" } else { "ok\n" }).into_response();
+    }
+    let mark = |good: bool| if good { "[+]" } else { "[-]" };
+    let lab = admin.control.lab();
+    let mut text = format!("{}listeners {}\n", mark(!draining), if draining { "draining" } else { "serving" });
+    text += &format!("{}ledger\n", mark(admin.ledger.is_some()));
+    text += &format!("[+]armed for {}\n", armed(lab.limits.armed(), &lab.limits.faults));
+    if let Some(reason) = admin.control.halted() {
+        text += &format!("[-]halted by {} at {}\n", reason.by, reason.at);
+    }
+    for complaint in &admin.complaints {
+        text += &format!("[-]{complaint}\n");
+    }
+    (status, text).into_response()
+}
+
+fn armed(armed: bool, faults: &[String]) -> String {
+    if armed { faults.join(", ") } else { "nothing".to_owned() }
+}
+
+async fn show_metrics(State(admin): State<Admin>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::render(&admin))
+}
+
+async fn status(State(admin): State<Admin>) -> Json<Value> {
+    let control = &admin.control;
+    let runs: Vec<Value> = control.runs_here().into_iter().map(|status| shown(&status, false)).collect();
+    Json(json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "armed": control.lab().limits.faults,
+        "halted": control.halted(),
+        "connections": control.lab().proxy.connections(),
+        "runs": runs,
+        "complaints": admin.complaints,
+    }))
+}
+
+async fn run(State(admin): State<Admin>, Path(run): Path<String>) -> Result<Json<Value>, ApiError> {
+    let status = admin.control.status(&run).ok_or_else(|| unknown(&run))?;
+    Ok(Json(shown(&status, true)))
+}
+
+fn shown(status: &Status, with_report: bool) -> Value {
+    let mut value = json!({ "progress": status.progress });
+    match &status.result {
+        Some(Ok(report)) => {
+            value["ending"] = json!(report.verdict.ending);
+            value["reason"] = json!(report.verdict.reason);
+            if with_report {
+                value["report"] = json!(report);
+            }
+        }
+        Some(Err(refusal)) => value["refused"] = json!(refusal.to_string()),
+        None => {}
+    }
+    value
+}
+
+#[derive(Deserialize)]
+struct HowToStart {
+    seed: Option<u64>,
+    #[serde(default)]
+    underpowered: bool,
+}
+
+async fn start(
+    State(admin): State<Admin>,
+    Query(how): Query<HowToStart>,
+    headers: HeaderMap,
+    document: String,
+) -> Result<Response, ApiError> {
+    admit(&admin, &headers, None)?;
+    let wrong = |why: String| ApiError(StatusCode::UNPROCESSABLE_ENTITY, why);
+    // Documents that travel see nothing of this machine's environment.
+    let (experiment, _) =
+        Experiment::parse("<body>", &document, &|_| None).map_err(|problems| wrong(problems.to_string()))?;
+    if let Some((pointer, _)) = experiment.files().first() {
+        return Err(wrong(format!("{pointer}: a document that comes over the API can name no file")));
+    }
+    let order = Order {
+        seed: how.seed.map(Seed).or(experiment.seed).unwrap_or_else(|| Seed(rand::random())),
+        run: crate::ledger::new_run_id(crate::clock::now()),
+        follow_up_of: crate::lab::follow_up::failure_of(&document).map(ToOwned::to_owned),
+        underpowered: how.underpowered,
+        experiment: experiment.into(),
+    };
+    let started = admin.control.start(order, true)?;
+    let (run, reports) = (started.run.clone(), admin.reports.clone());
+    tokio::spawn(async move {
+        let Ok(Ok(report)) = started.result.await else { return };
+        let saved = tokio::task::spawn_blocking(move || files::save(&report, &reports)).await;
+        if let Ok(Err(error)) = saved {
+            tracing::error!(%error, "the report could not be written to its files; the ledger has it");
+        }
+    });
+    Ok((StatusCode::ACCEPTED, Json(json!({ "run": run, "lease_seconds": crate::lab::control::LEASE.as_secs() })))
+        .into_response())
+}
+
+async fn heartbeat(
+    State(admin): State<Admin>,
+    Path(run): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
+    admit(&admin, &headers, None)?;
+    if admin.control.heartbeat(&run) { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&run)) }
+}
+
+async fn halt_run(
+    State(admin): State<Admin>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    Path(run): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiError> {
+    admit(&admin, &headers, Some(caller))?;
+    let stopped = admin.control.stop(&run, Stop::Halt("an operator".to_owned()));
+    if stopped { Ok(StatusCode::NO_CONTENT) } else { Err(unknown(&run)) }
+}
+
+#[derive(Deserialize)]
+struct Who {
+    by: Option<String>,
+}
+
+async fn halt(
+    State(admin): State<Admin>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    Query(who): Query<Who>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, ApiError> {
+    admit(&admin, &headers, Some(caller))?;
+    let by: String = who.by.unwrap_or_else(|| "an operator".to_owned()).chars().take(100).collect();
+    let stopped = admin.control.halt(&by).map_err(|error| {
+        let why = format!("all faults are off, but the mark that forbids new runs cannot be written: {error}");
+        ApiError(StatusCode::INTERNAL_SERVER_ERROR, why)
+    })?;
+    Ok(Json(json!({ "stopped": stopped })))
+}
+
+async fn resume(State(admin): State<Admin>, headers: HeaderMap) -> Result<StatusCode, ApiError> {
+    admit(&admin, &headers, None)?;
+    let wrong = |error: std::io::Error| ApiError(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    admin.control.resume().map_err(wrong)?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,75 @@
+//! Metrics in Prometheus text, from plain snapshots: the data plane knows nothing of them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
+
+use super::Admin;
+use crate::lab::Status;
+use crate::measure::Phase;
+
+/// Classes of answers, in the order of a listener's counters.
+const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
+
+/// All metrics at this moment. Labels are names from documents and classes, never paths or users.
+pub(super) fn render(admin: &Admin) -> String {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    with_local_recorder(&recorder, || {
+        describe();
+        listeners(admin);
+        runs(&admin.control.runs_here());
+        let limits = &admin.control.lab().limits;
+        gauge!("pratfall_armed").set(f64::from(u8::from(limits.armed())));
+        gauge!("pratfall_halted").set(f64::from(u8::from(admin.control.halted().is_some())));
+        gauge!("pratfall_connections").set(admin.control.lab().proxy.connections() as f64);
+        gauge!("pratfall_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    });
+    handle.render()
+}
+
+fn describe() {
+    describe_counter!("pratfall_requests_total", Unit::Count, "Answers by listener and class of status.");
+    describe_counter!("pratfall_proxy_errors_total", Unit::Count, "Requests that the proxy itself could not send on.");
+    describe_counter!("pratfall_connections_accepted_total", Unit::Count, "Connections that were accepted.");
+    describe_counter!("pratfall_faults_injected_total", Unit::Count, "Calls that met a fault, by experiment.");
+    describe_counter!("pratfall_harmed_units_total", Unit::Count, "Treated units that came to harm, by experiment.");
+    describe_gauge!("pratfall_armed", Unit::Count, "1 if `limits.faults` lists anything that may be injected.");
+    describe_gauge!("pratfall_halted", Unit::Count, "1 if somebody halted and nobody resumed.");
+    describe_gauge!("pratfall_active_faults", Unit::Count, "Runs whose fault is on at this moment.");
+    describe_gauge!("pratfall_held_requests", Unit::Count, "Requests held in a fault at this moment.");
+    describe_gauge!("pratfall_experiment_active", Unit::Count, "1 for each experiment that is live.");
+    describe_gauge!("pratfall_connections", Unit::Count, "Connections that are open.");
+    describe_gauge!("pratfall_build_info", Unit::Count, "The version, as a label.");
+}
+
+fn listeners(admin: &Admin) {
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    for listener in admin.control.lab().proxy.listeners() {
+        let name = || listener.config.name.clone();
+        for (class, count) in CLASSES.iter().zip(&listener.stats.answers) {
+            counter!("pratfall_requests_total", "listener" => name(), "code_class" => *class).absolute(read(count));
+        }
+        counter!("pratfall_proxy_errors_total", "listener" => name()).absolute(read(&listener.stats.proxy_errors));
+        counter!("pratfall_connections_accepted_total", "listener" => name()).absolute(read(&listener.stats.accepted));
+    }
+}
+
+fn runs(runs: &[Status]) {
+    let (mut active, mut held) = (0u32, 0u64);
+    for status in runs {
+        let progress = &status.progress;
+        let live = status.result.is_none();
+        active += u32::from(live && progress.phase == Phase::Inject.word());
+        held += if live { progress.held } else { 0 };
+        let name = || progress.experiment.clone();
+        counter!("pratfall_faults_injected_total", "experiment" => name()).increment(progress.faulted);
+        counter!("pratfall_harmed_units_total", "experiment" => name()).increment(progress.harmed);
+        if live {
+            gauge!("pratfall_experiment_active", "experiment" => name()).set(1.0);
+        }
+    }
+    gauge!("pratfall_active_faults").set(f64::from(active));
+    gauge!("pratfall_held_requests").set(held as f64);
+}

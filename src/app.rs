@@ -1,0 +1,248 @@
+//! From a system file to something that serves: the only place that knows all rooms.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+
+use crate::admin::{self, Admin, Token};
+use crate::config::{LedgerConfig, System};
+use crate::lab::{Control, Lab};
+use crate::ledger::Ledger;
+use crate::ledger::halt::HaltMark;
+use crate::proxy::config::{BoundsConfig, Mode, Scheme, Timeouts};
+use crate::proxy::{ListenerConfig, Proxy, ProxyError};
+
+/// How long requests may take to finish when a serving process ends: as long as Kubernetes waits before it kills.
+const GRACE: Duration = Duration::from_secs(25);
+
+/// File descriptors that are asked for: two sockets a request, with room for ten thousand connections.
+const DESCRIPTORS: u64 = 65_536;
+
+/// Why nothing can be started.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The system file asks for what this version cannot do: a matter of the file.
+    #[error("{0}")]
+    NotYet(String),
+    /// A listener cannot be had.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
+    /// The ledger cannot be had, and a run must not begin without.
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::LedgerError),
+    /// The admin or telemetry listener cannot be had.
+    #[error("{what} cannot listen on {address}: {cause}")]
+    Admin {
+        /// Which of them.
+        what: &'static str,
+        /// Where.
+        address: std::net::SocketAddr,
+        /// Why not.
+        cause: io::Error,
+    },
+}
+
+/// Something that serves.
+#[derive(Debug)]
+pub struct App {
+    /// The data plane.
+    pub proxy: Arc<Proxy>,
+    /// The switchboard.
+    pub control: Arc<Control>,
+    /// Where runs are remembered.
+    pub ledger: Option<Arc<Ledger>>,
+    /// The folder that reports are written to.
+    pub reports: PathBuf,
+    /// What is wrong outside the listeners, for `/readyz?verbose`.
+    pub complaints: Vec<String>,
+}
+
+impl App {
+    /// For `run`: own listeners, which may inject what the documents say, and a ledger that must be there.
+    pub async fn conduct(mut system: System, folder: &Path) -> Result<Self, AppError> {
+        let mut later = unserved(&system);
+        if !system.notify.is_empty() {
+            later.push("`notify` is read but nobody is told by this version; leave it out".into());
+        }
+        if !system.start.is_empty() {
+            later.push("`start` is read but nothing is started by this version; start the system yourself".into());
+        }
+        if !later.is_empty() {
+            return Err(AppError::NotYet(later.join("\n")));
+        }
+        descriptors();
+        let path = file(&system, folder)?;
+        let ledger = Arc::new(Ledger::open(&path)?);
+        let sockets = bind(std::mem::take(&mut system.listeners)).await?;
+        Self::assemble(system, folder, sockets, Some(ledger), Some(HaltMark::beside(&path)), true, Vec::new())
+    }
+
+    /// For `serve`: whatever is wrong outside the listeners disarms and is said, and the traffic flows.
+    pub async fn serve(mut system: System, folder: &Path) -> Result<Self, AppError> {
+        let later = unserved(&system);
+        if !later.is_empty() {
+            return Err(AppError::NotYet(later.join("\n")));
+        }
+        descriptors();
+        let mut complaints = Vec::new();
+        if !system.notify.is_empty() {
+            complaints.push("notify: nobody is told by this version".to_owned());
+        }
+        if !system.start.is_empty() {
+            complaints.push("start: a serving proxy starts nothing".to_owned());
+        }
+        let path = file(&system, folder).inspect_err(|error| complaints.push(format!("ledger: {error}"))).ok();
+        let ledger = path
+            .as_deref()
+            .and_then(|path| Ledger::open(path).inspect_err(|error| complaints.push(format!("ledger: {error}"))).ok());
+        if ledger.is_none() {
+            // Without a memory nothing is injected.
+            system.limits.faults.clear();
+        }
+        complaints.iter().for_each(|complaint| tracing::warn!("{complaint}"));
+        let mark = path.as_deref().map(HaltMark::beside);
+        let sockets = bind(std::mem::take(&mut system.listeners)).await?;
+        Self::assemble(system, folder, sockets, ledger.map(Arc::new), mark, false, complaints)
+    }
+
+    /// For `demo`: listeners that are bound already.
+    pub fn on(system: System, folder: &Path, sockets: Vec<(ListenerConfig, TcpListener)>) -> Result<Self, AppError> {
+        descriptors();
+        let path = file(&system, folder)?;
+        let ledger = Arc::new(Ledger::open(&path)?);
+        Self::assemble(system, folder, sockets, Some(ledger), Some(HaltMark::beside(&path)), true, Vec::new())
+    }
+
+    fn assemble(
+        mut system: System,
+        folder: &Path,
+        sockets: Vec<(ListenerConfig, TcpListener)>,
+        ledger: Option<Arc<Ledger>>,
+        mark: Option<HaltMark>,
+        all_faults: bool,
+        complaints: Vec<String>,
+    ) -> Result<Self, AppError> {
+        if all_faults {
+            system.limits.faults = crate::fault::KINDS.iter().map(|kind| (*kind).to_owned()).collect();
+        }
+        let proxy = Arc::new(Proxy::serve(sockets, system.workers)?);
+        let lab = Lab {
+            proxy: proxy.clone(),
+            limits: Arc::new(system.limits),
+            ledger: ledger.clone(),
+            system: Some(system.name),
+        };
+        let control = Control::new(lab, mark);
+        Ok(Self { proxy, control, ledger, reports: folder.join(system.reports), complaints })
+    }
+
+    /// Opens the operator's door and the window for telemetry, where the system has them.
+    pub async fn open_doors(&self, system: &System, folder: &Path) -> Result<Option<admin::Doors>, AppError> {
+        let Some(config) = &system.admin else {
+            if let Some(address) = system.telemetry {
+                let socket = listen("telemetry", address).await?;
+                return Ok(Some(admin::open(self.admin(Token::none()), None, Some(socket))));
+            }
+            return Ok(None);
+        };
+        let token = match &config.token_file {
+            Some(path) => Token::read(&folder.join(path)),
+            None => file(system, folder).map_err(io::Error::other).and_then(|ledger| Token::beside(&ledger)),
+        };
+        let token = token.unwrap_or_else(|error| {
+            tracing::error!(%error, "no token can be had, so no change is taken over the API");
+            Token::none()
+        });
+        let door = listen("admin", config.bind).await?;
+        let window = match system.telemetry {
+            Some(address) => Some(listen("telemetry", address).await?),
+            None => None,
+        };
+        Ok(Some(admin::open(self.admin(token), Some(door), window)))
+    }
+
+    fn admin(&self, token: Token) -> Admin {
+        Admin {
+            control: self.control.clone(),
+            ledger: self.ledger.clone(),
+            reports: self.reports.clone(),
+            complaints: self.complaints.clone(),
+            token,
+            draining: tokio_util::sync::CancellationToken::new(),
+        }
+    }
+
+    /// Ends in good order: faults off first, then the requests under way.
+    pub async fn drain(&self) {
+        self.proxy.drain(GRACE).await;
+    }
+}
+
+async fn listen(what: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, AppError> {
+    TcpListener::bind(address).await.map_err(|cause| AppError::Admin { what, address, cause })
+}
+
+async fn bind(configs: Vec<ListenerConfig>) -> Result<Vec<(ListenerConfig, TcpListener)>, AppError> {
+    let mut sockets = Vec::new();
+    for config in configs {
+        match TcpListener::bind(config.bind).await {
+            Ok(socket) => sockets.push((config, socket)),
+            Err(cause) => {
+                let (listener, address) = (config.name, config.bind);
+                return Err(ProxyError::Bind { listener, address, cause }.into());
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+/// The ledger's file.
+fn file(system: &System, folder: &Path) -> Result<PathBuf, AppError> {
+    match &system.ledger {
+        LedgerConfig::File(path) => Ok(folder.join(path)),
+        LedgerConfig::Remote { .. } => Err(AppError::NotYet(
+            "a ledger at another Pratfall is read but not used by this version; name a file".into(),
+        )),
+    }
+}
+
+/// What the listeners ask for and this version does not do. Nothing is ignored.
+fn unserved(system: &System) -> Vec<String> {
+    let mut later = Vec::new();
+    for listener in &system.listeners {
+        let mut refuse = |found: bool, what: &str, way_out: &str| {
+            if found {
+                let name = &listener.name;
+                later.push(format!("listener `{name}`: {what} is read but not served by this version; {way_out}"));
+            }
+        };
+        refuse(listener.tls.is_some(), "`tls`", "let something in front of it speak TLS");
+        let https = listener.targets().any(|target| target.scheme == Scheme::Https);
+        refuse(https, "an `https://` upstream", "write `http://` or `h2c://`");
+        refuse(listener.mode == Mode::Forward, "`mode: forward`", "leave it out");
+        refuse(listener.proxy_protocol, "`proxy_protocol`", "leave it out");
+        refuse(listener.keep_case, "`keep_case`", "leave it out");
+        refuse(!listener.trusted_proxies.is_empty(), "`trusted_proxies`", "leave it out");
+        refuse(listener.bounds != BoundsConfig::default(), "`bounds` other than the defaults", "leave them out");
+        let request_header = listener.timeouts.request_header != Timeouts::default().request_header;
+        refuse(request_header, "`timeouts.request_header`", "write `idle`, which bounds the head as well");
+    }
+    later
+}
+
+/// Asks for as many file descriptors as the system gives. Too few are noticed when they run out.
+fn descriptors() {
+    if let Err(error) = rlimit::increase_nofile_limit(DESCRIPTORS) {
+        tracing::debug!(%error, "the limit of open files stays as it is");
+    }
+}
+
+/// Writes a file that only its owner can read.
+pub(crate) fn write_secret(path: &Path, secret: &str) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::File::options().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())
+}
