@@ -126,7 +126,7 @@ impl App {
         complaints: Vec<String>,
     ) -> Result<Self, AppError> {
         if all_faults {
-            system.limits.faults = crate::fault::KINDS.iter().map(|kind| (*kind).to_owned()).collect();
+            system.limits = system.limits.with_every_fault();
         }
         let proxy = Arc::new(Proxy::serve(sockets, system.workers)?);
         let lab = Lab {

@@ -211,7 +211,8 @@ fn notify(draft: NotifyDraft, pointer: &str, problems: &mut Problems) -> Option<
         _ => {}
     }
     let slack = draft.slack.map(Channel::Slack);
-    let channel = slack.or(draft.pagerduty.map(Channel::Pagerduty)).or(draft.webhook.map(Channel::Webhook))?;
+    let channel =
+        slack.or_else(|| draft.pagerduty.map(Channel::Pagerduty)).or_else(|| draft.webhook.map(Channel::Webhook))?;
     if let Channel::Webhook(webhook) = &channel {
         check_url(&webhook.url, &format!("{pointer}/webhook/url"), problems);
     }

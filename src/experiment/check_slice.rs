@@ -148,7 +148,7 @@ pub(super) fn by(text: &str, pointer: &str, problems: &mut Problems) -> By {
         problems.error(
             pointer,
             error.0,
-            near.map_or(help(shapes), |near| help(format!("did you mean `{near}`? {shapes}"))),
+            near.map_or_else(|| help(shapes), |near| help(format!("did you mean `{near}`? {shapes}"))),
         );
         By::Trace
     })

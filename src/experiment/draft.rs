@@ -139,9 +139,9 @@ pub struct MatchDraft {
     #[schemars(example = &"shop.Ranker/Rank")]
     pub grpc: OneOrMany<String>,
     /// None of these.
-    pub not: OneOrMany<MatchDraft>,
+    pub not: OneOrMany<Self>,
     /// At least one of these.
-    pub any: Vec<MatchDraft>,
+    pub any: Vec<Self>,
 }
 
 /// What the treatment meets, and where.
@@ -227,7 +227,7 @@ pub struct SlowRateDraft {
 fn threshold(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "anyOf": [{ "const": "baseline_p95" }, generator.subschema_for::<Span>()],
-        "x-message": "what is slow is a length of time, as in `800ms`, or `baseline_p95`",
+        "x-message": "what is slow is a length of time, as in `800ms`",
     })
 }
 
@@ -333,7 +333,7 @@ pub struct FaultedDraft {
 fn length(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "anyOf": [{ "const": "auto" }, generator.subschema_for::<Span>(), generator.subschema_for::<AtMost>()],
-        "x-message": "a phase is a length of time (`60s`), `auto`, or `{ at_most: 10m }` for as long as the plan needs",
+        "x-message": "a phase is a length of time, as in `60s`, or as long as the plan needs, up to `{ at_most: 10m }`",
     })
 }
 
