@@ -32,10 +32,10 @@ fn documents(folder: &str) -> Vec<(PathBuf, String, String)> {
 fn read(name: &str, text: &str) -> Result<Problems, Problems> {
     // The only variable that is set, so that the tests do not depend on where they run.
     let variables = |name: &str| (name == "PORT").then(|| "8080".to_owned());
-    match Kind::of(text) {
-        Some(Kind::System) => System::parse(name, text, &variables).map(|(_, warnings)| warnings),
-        Some(Kind::GameDay) => GameDay::parse(name, text, &variables).map(|(_, warnings)| warnings),
-        Some(Kind::Experiment) | None => Experiment::parse(name, text, &variables).map(|(_, warnings)| warnings),
+    match Kind::of(name, text)? {
+        Kind::System => System::parse(name, text, &variables).map(|(_, warnings)| warnings),
+        Kind::GameDay => GameDay::parse(name, text, &variables).map(|(_, warnings)| warnings),
+        Kind::Experiment => Experiment::parse(name, text, &variables).map(|(_, warnings)| warnings),
     }
 }
 
@@ -99,7 +99,7 @@ fn schemas_are_committed_as_the_types_make_them() {
 #[test]
 fn editors_accept_what_we_accept() {
     for (_, name, text) in documents("valid") {
-        let kind = Kind::of(&text).expect("a kind");
+        let kind = Kind::of(&name, &text).expect("a kind");
         let document = serde_yaml::from_str::<serde_json::Value>(&text).expect("YAML");
         let validator = jsonschema::draft7::new(&schema(kind)).expect("a schema");
         let errors: Vec<_> = validator.iter_errors(&document).map(|error| error.to_string()).collect();

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::draft::{AdminDraft, NotifyDraft, StartDraft, SystemDraft};
 use super::{AdminConfig, LedgerConfig, StartConfig, System};
 use crate::document::Problems;
-use crate::experiment::check::{check_key, check_name, help, words};
+use crate::experiment::check::{MISSING, check_key, check_name, help, words};
 use crate::experiment::limits::Limits;
 use crate::experiment::written::TextOr;
 use crate::notify::{Channel, NotifyConfig};
@@ -14,8 +14,10 @@ use crate::proxy::check::{address, is_local, listener};
 use crate::units::Span;
 
 pub(super) fn system(draft: SystemDraft, problems: &mut Problems) -> System {
-    check_name(problems, "/system", "a system", &draft.system);
-    if draft.listeners.is_empty() {
+    let name = draft.system.unwrap_or_else(|| MISSING.to_owned());
+    check_name(problems, "/system", "a system", &name);
+    let written = draft.listeners.unwrap_or_default();
+    if written.0.is_empty() {
         problems.error(
             "/listeners",
             "no traffic comes in anywhere",
@@ -24,7 +26,7 @@ pub(super) fn system(draft: SystemDraft, problems: &mut Problems) -> System {
     }
     let mut bound = Bound::default();
     let mut listeners = Vec::new();
-    for (name, written) in draft.listeners {
+    for (name, written) in written.0 {
         let pointer = format!("/listeners/{}", name.replace('~', "~0").replace('/', "~1"));
         check_key(problems, &pointer, "a listener", &name);
         let listener = listener(&name, written, &pointer, problems);
@@ -40,7 +42,7 @@ pub(super) fn system(draft: SystemDraft, problems: &mut Problems) -> System {
     let names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
     let limits = Limits::check(draft.limits, "/limits", &names, problems);
     let mut probes = Vec::new();
-    for (name, probe) in draft.probes {
+    for (name, probe) in draft.probes.0 {
         let pointer = format!("/probes/{}", name.replace('~', "~0").replace('/', "~1"));
         check_key(problems, &pointer, "a probe", &name);
         check_probe(&probe, &pointer, problems);
@@ -49,7 +51,7 @@ pub(super) fn system(draft: SystemDraft, problems: &mut Problems) -> System {
     let start = draft.start.into_iter().enumerate();
     let notify = draft.notify.into_iter().enumerate();
     System {
-        name: draft.system,
+        name,
         workers: draft.workers.unwrap_or(1) as usize,
         admin,
         telemetry,
@@ -209,7 +211,8 @@ fn notify(draft: NotifyDraft, pointer: &str, problems: &mut Problems) -> Option<
         _ => {}
     }
     let slack = draft.slack.map(Channel::Slack);
-    let channel = slack.or(draft.pagerduty.map(Channel::Pagerduty)).or(draft.webhook.map(Channel::Webhook))?;
+    let channel =
+        slack.or_else(|| draft.pagerduty.map(Channel::Pagerduty)).or_else(|| draft.webhook.map(Channel::Webhook))?;
     if let Channel::Webhook(webhook) = &channel {
         check_url(&webhook.url, &format!("{pointer}/webhook/url"), problems);
     }

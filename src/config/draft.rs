@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::experiment::limits::LimitsDraft;
-use crate::experiment::written::{TextOr, Version};
+use crate::experiment::written::{Named, TextOr, Version};
 use crate::notify::{Moment, Pagerduty, Slack, Webhook};
 use crate::probe::ProbeConfig;
 use crate::proxy::config::ListenerDraft;
@@ -19,12 +19,15 @@ use crate::units::Span;
 #[schemars(title = "Pratfall system")]
 pub struct SystemDraft {
     /// The version of the grammar.
-    pub version: Version,
+    #[schemars(required)]
+    pub version: Option<Version>,
     /// The name: small letters, digits and hyphens.
     #[schemars(example = &"shop")]
-    pub system: String,
+    #[schemars(required)]
+    pub system: Option<String>,
     /// Where traffic comes in and goes to, by name.
-    pub listeners: BTreeMap<String, ListenerDraft>,
+    #[schemars(required)]
+    pub listeners: Option<Named<ListenerDraft>>,
     /// How many threads move traffic; 1 where nothing is written.
     #[schemars(range(min = 1, max = 256))]
     pub workers: Option<u32>,
@@ -42,7 +45,7 @@ pub struct SystemDraft {
     pub limits: LimitsDraft,
     /// What we can ask the world, by name.
     #[serde(default)]
-    pub probes: BTreeMap<String, ProbeConfig>,
+    pub probes: Named<ProbeConfig>,
     /// Processes of the system under test, started by `run` and never by `serve`.
     #[serde(default)]
     pub start: Vec<StartDraft>,
@@ -87,6 +90,7 @@ pub struct RemoteLedgerDraft {
 #[serde(deny_unknown_fields)]
 pub struct StartDraft {
     /// The program and its arguments; no shell is in between.
+    #[schemars(extend("x-expected" = "a list of words, as in `[node, shop.js]`"))]
     pub run: Vec<String>,
     /// What is added to its environment.
     #[serde(default)]

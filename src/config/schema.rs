@@ -1,10 +1,12 @@
 //! The JSON Schemas of the three documents, for editors: made from the types that read them.
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::draft::SystemDraft;
-use crate::document;
+use crate::document::{self, Problems};
 use crate::experiment::draft::Draft;
 use crate::experiment::game_day::GameDayDraft;
 
@@ -32,12 +34,31 @@ impl Kind {
         }
     }
 
-    /// The kind of a document, by its top-level keys.
-    pub fn of(text: &str) -> Option<Self> {
+    /// The kind of a document, by its top-level keys; what is wrong where it is none of ours.
+    pub fn of(name: &str, text: &str) -> Result<Self, Problems> {
         let keys = document::top_level_keys(text);
-        Self::ALL.into_iter().find(|kind| keys.iter().any(|key| key == kind.key()))
+        if let Some(kind) = Self::ALL.into_iter().find(|kind| keys.iter().any(|key| key == kind.key())) {
+            return Ok(kind);
+        }
+        let variables = |_: &str| Some(String::new());
+        let mut problems = document::read::<Anything>(name, text, &variables).problems;
+        if !problems.has_errors() {
+            let words = Self::ALL.map(Self::key);
+            let near = keys.iter().find_map(|key| Some((key, document::nearest(key, words)?)));
+            let way = match near {
+                Some((key, near)) => format!("did you mean `{near}:` where it says `{key}:`?"),
+                None => "add `experiment:`, `system:` or `game_day:` with a name".to_owned(),
+            };
+            problems.error("", "this document does not say what it is", Some(way));
+        }
+        Err(problems)
     }
 }
+
+/// A document of which only the outermost shape is known.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+struct Anything(#[allow(dead_code)] serde_json::Map<String, Value>);
 
 /// The schema of a kind of document, in the draft that editors know (JSON Schema draft 7).
 pub fn schema(kind: Kind) -> Value {

@@ -139,6 +139,8 @@ fn check_number(number: &Number, node: &Node, leaf: &Leaf<'_>, format: Option<&s
     };
     let (least, most) = (bound("minimum").or(lowest), bound("maximum").or(highest));
     let (above, below) = (bound("exclusiveMinimum"), bound("exclusiveMaximum"));
+    // The largest number of its type is nobody's bound.
+    let most = if bound("maximum").is_none() && number.as_f64() <= highest { None } else { most };
     let value = number.as_f64().unwrap_or(f64::NAN);
     let fits = least.is_none_or(|least| value >= least)
         && most.is_none_or(|most| value <= most)

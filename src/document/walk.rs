@@ -265,7 +265,8 @@ impl<'a> Walk<'a> {
                 leaf.message.map_or_else(|| "at least one key must be written here".to_owned(), str::to_owned);
             self.report(key.unwrap_or(node.place), pointer, message, None);
         }
-        whole.then_some(Value::Object(sound))
+        // What the whole document lacks is up to its type: the rest of it can still be looked at.
+        (whole || pointer.is_empty()).then_some(Value::Object(sound))
     }
 }
 

@@ -7,14 +7,13 @@ use std::path::PathBuf;
 use jiff::civil::Date;
 
 use super::check_slice::Wrong;
-use super::draft::{AtMost, Draft, InjectDraft, KnownDraft, PhasesDraft};
+use super::draft::{AtMost, Draft, InjectDraft, KnownDraft, PhasesDraft, Steps};
 use super::written::TextOr;
 use super::{Ending, Experiment, Guard, Hypothesis, Impact, Inject, Known, Length, Measure, Phases, Search};
-use super::{check_faults, check_indicators, check_slice, plausible};
+use super::{check_faults, check_indicators, check_slice, check_traffic, plausible};
 use crate::clock;
 use crate::document::{self, Problems};
 use crate::fault::Fault;
-use crate::load::Traffic;
 use crate::units::{Percent, Span};
 
 impl Experiment {
@@ -143,17 +142,33 @@ fn misnamed(what: &str, name: &str) -> Option<Wrong> {
     ))
 }
 
+/// Stands where a name is missing, which has been said already.
+pub(crate) const MISSING: &str = "missing";
+
 fn experiment(draft: Draft, text: &str, problems: &mut Problems) -> Experiment {
-    check_name(problems, "/experiment", "an experiment", &draft.experiment);
+    let name = draft.experiment.unwrap_or_else(|| MISSING.to_owned());
+    check_name(problems, "/experiment", "an experiment", &name);
     let hypothesis = hypothesis(draft.hypothesis, problems);
     let own = draft.traffic.as_ref().is_some_and(|traffic| traffic.only_own);
-    let slice = check_slice::slice(&draft.slice, own, problems);
-    let inject = inject(draft.inject, &slice.at, problems);
-    let steady_state = check_indicators::indicators(draft.steady_state, &slice, &inject, problems);
+    // Where a part is missing or unreadable the others are looked at on their own.
+    let complete = draft.inject.is_some() && draft.slice.as_ref().is_some_and(check_slice::is_readable);
+    let slice = check_slice::slice(&draft.slice.unwrap_or_default(), own, problems);
+    let inject = match draft.inject {
+        Some(draft) => inject(draft, &slice.at, problems),
+        None => {
+            let (at, matches) = (slice.at.clone(), super::Match::any());
+            Inject { at, matches, share: percent(1.0), attempts: None, faults: Vec::new() }
+        }
+    };
+    let parts = complete.then_some((&slice, &inject));
+    let steady_state = draft.steady_state.map(|drafts| check_indicators::indicators(drafts, parts, problems));
+    let steady_state = steady_state.unwrap_or_default();
     let guards = check_indicators::guards(draft.halt_when, problems);
-    plausible::together(&slice, &inject, &steady_state, draft.traffic.as_ref(), problems);
+    if complete {
+        plausible::together(&slice, &inject, &steady_state, draft.traffic.as_ref(), problems);
+    }
     if let Some(traffic) = &draft.traffic {
-        check_traffic(traffic, problems);
+        check_traffic::traffic(traffic, problems);
     }
     let confidence = draft.confidence.unwrap_or_else(|| percent(0.95));
     if !(0.5..=0.999).contains(&confidence.ratio()) {
@@ -172,8 +187,8 @@ fn experiment(draft: Draft, text: &str, problems: &mut Problems) -> Experiment {
         }
     });
     Experiment {
-        title: draft.title.unwrap_or_else(|| draft.experiment.clone()),
-        name: draft.experiment,
+        title: draft.title.unwrap_or_else(|| name.clone()),
+        name,
         owner: draft.owner,
         tags: draft.tags,
         hypothesis,
@@ -199,7 +214,7 @@ pub(super) fn percent(ratio: f64) -> Percent {
     Percent::from_ratio(ratio).expect("a share between 0 and 1")
 }
 
-fn hypothesis(written: TextOr<super::draft::Steps>, problems: &mut Problems) -> Hypothesis {
+fn hypothesis(written: Option<TextOr<Steps>>, problems: &mut Problems) -> Hypothesis {
     let mut not_empty = |pointer: &str, text: &str| {
         if text.trim().is_empty() {
             problems.error(
@@ -209,6 +224,7 @@ fn hypothesis(written: TextOr<super::draft::Steps>, problems: &mut Problems) -> 
             );
         }
     };
+    let Some(written) = written else { return Hypothesis::Sentence(String::new()) };
     match written {
         TextOr::Text(sentence) => {
             not_empty("/hypothesis", &sentence);
@@ -275,17 +291,8 @@ fn phases(draft: &PhasesDraft, problems: &mut Problems) -> Phases {
             None => return Length::Auto { at_most: None },
             Some(TextOr::More(AtMost { at_most })) => Length::Auto { at_most: Some(*at_most) },
             Some(TextOr::Text(word)) if word == "auto" => Length::Auto { at_most: None },
-            Some(TextOr::Text(text)) => match text.parse() {
-                Ok(span) => Length::Fixed(span),
-                Err(_) => {
-                    problems.error(
-                        &pointer,
-                        format!("`{text}` is not how long a phase is"),
-                        help("write `60s`, `auto`, or `{ at_most: 10m }` for as long as the plan needs up to a bound"),
-                    );
-                    return Length::Auto { at_most: None };
-                }
-            },
+            // The schema has seen to it that everything else is a length of time.
+            Some(TextOr::Text(text)) => Length::Fixed(text.parse().unwrap_or_default()),
         };
         let (Length::Fixed(span) | Length::Auto { at_most: Some(span) }) = length else { return length };
         if name == "inject" && span < Span::secs(1) {
@@ -348,56 +355,4 @@ fn known(draft: KnownDraft, problems: &mut Problems) -> Known {
         );
     }
     Known { failure: draft.failure, until }
-}
-
-fn check_traffic(traffic: &Traffic, problems: &mut Problems) {
-    let requests = traffic.rate.is_some() || !traffic.requests.is_empty();
-    match &traffic.command {
-        Some(_) if requests => problems.error(
-            "/traffic/command",
-            "traffic comes from a command or from `requests` at a `rate`, not from both",
-            help("keep one of them"),
-        ),
-        Some(command) if command.first().is_none_or(String::is_empty) => problems.error(
-            "/traffic/command",
-            "there is no program to run",
-            help("write the program and its arguments, as in `[npm, run, load]`"),
-        ),
-        Some(_) => {}
-        None if traffic.rate.is_none() => problems.error(
-            "/traffic",
-            "how much traffic is not written",
-            help("add `rate: 100/s` and `requests`, or a `command` that makes the traffic"),
-        ),
-        None if traffic.requests.is_empty() => problems.error(
-            "/traffic",
-            "there are no `requests` to send",
-            help("add some, as in `requests: [{ path: /checkout/7 }]`"),
-        ),
-        None => {}
-    }
-    if traffic.command.is_none() && !traffic.env.is_empty() {
-        problems.error("/traffic/env", "`env` is for a `command`, and there is none", help("remove it"));
-    }
-    for (index, template) in traffic.requests.iter().enumerate() {
-        let pointer = format!("/traffic/requests/{index}");
-        if !template.path.starts_with('/') {
-            problems.error(
-                &format!("{pointer}/path"),
-                format!("a path begins with `/`, not as `{}` does", template.path),
-                help("the host is the slice's listener; write only the path and the query"),
-            );
-        }
-        if http::Method::from_bytes(template.method.as_bytes()).is_err() {
-            problems.error(&format!("{pointer}/method"), format!("`{}` is no method", template.method), None);
-        }
-        if template.weight == 0 {
-            problems.error(
-                &format!("{pointer}/weight"),
-                "a weight of 0 is never sent",
-                help("write 1 or more, or remove the request"),
-            );
-        }
-        check_faults::fields(&template.headers, &format!("{pointer}/headers"), problems);
-    }
 }

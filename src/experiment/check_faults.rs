@@ -82,8 +82,9 @@ fn check_latency(latency: &Latency, pointer: &str, problems: &mut Problems) {
     ];
     for (name, _, of) in parameters.iter().filter(|(_, written, of)| *written && latency.distribution != Some(*of)) {
         let distribution = if *of == Distribution::Normal { "normal" } else { "uniform" };
+        // Said of the whole fault, so that it is not said where the distribution was there, but unreadable.
         problems.error_at_key(
-            &format!("{pointer}/{name}"),
+            pointer,
             format!("`{name}` belongs to a {distribution} distribution"),
             help(format!("add `distribution: {distribution}`, or remove `{name}`")),
         );
@@ -96,7 +97,7 @@ fn check_latency(latency: &Latency, pointer: &str, problems: &mut Problems) {
             help(format!("at most `jitter: {delay}`")),
         ),
         (None, Some(_)) => problems.error_at_key(
-            &format!("{pointer}/jitter"),
+            pointer,
             "`jitter` is plus or minus around a `delay`, and there is none",
             help("add `delay: 250ms`, or write `distribution: uniform` with `min` and `max`"),
         ),
@@ -128,12 +129,12 @@ fn check_log_normal(latency: &Latency, pointer: &str, problems: &mut Problems) {
             help("write it as in `{ p50: 300ms, p99: 2s }`"),
         ),
         (Some(_), None) => problems.error_at_key(
-            &format!("{pointer}/p50"),
+            pointer,
             "a log-normal delay goes through two points, and `p99` is missing",
             help("add `p99`, or write `delay` for a fixed one"),
         ),
         (None, Some(_)) => problems.error_at_key(
-            &format!("{pointer}/p99"),
+            pointer,
             "a log-normal delay goes through two points, and `p50` is missing",
             help("add `p50`"),
         ),
@@ -142,22 +143,21 @@ fn check_log_normal(latency: &Latency, pointer: &str, problems: &mut Problems) {
 }
 
 fn check_distribution(latency: &Latency, pointer: &str, problems: &mut Problems) {
-    let pointer = format!("{pointer}/distribution");
     match latency.distribution {
-        Some(Distribution::Normal) if latency.mean.is_none() || latency.stddev.is_none() => problems.error(
-            &pointer,
+        Some(Distribution::Normal) if latency.mean.is_none() || latency.stddev.is_none() => problems.error_at_key(
+            pointer,
             "a normal distribution has a mean and a standard deviation",
             help("write both, as in `mean: 200ms, stddev: 50ms`"),
         ),
         Some(Distribution::Uniform) => match (latency.min, latency.max) {
             (Some(min), Some(max)) if min < max => {}
-            (Some(min), Some(max)) => problems.error(
-                &pointer,
+            (Some(min), Some(max)) => problems.error_at_key(
+                pointer,
                 format!("nothing lies between `{min}` and `{max}`"),
                 help("`min` is less than `max`; a fixed delay is `delay: 250ms`"),
             ),
-            _ => problems.error(
-                &pointer,
+            _ => problems.error_at_key(
+                pointer,
                 "a uniform distribution has a least and a largest delay",
                 help("write both, as in `min: 100ms, max: 300ms`"),
             ),
@@ -282,7 +282,7 @@ fn check_body(body: &Body, pointer: &str, problems: &mut Problems) {
     ] {
         if belongs && !here {
             problems.error_at_key(
-                &format!("{pointer}/{key}"),
+                pointer,
                 format!("`{key}` belongs to `{to}`"),
                 help(format!("add `{to}`, or remove `{key}`")),
             );
@@ -299,7 +299,7 @@ fn check_body(body: &Body, pointer: &str, problems: &mut Problems) {
 }
 
 /// Checks the names and values of header fields that are to be sent.
-pub(super) fn fields(fields: &BTreeMap<String, String>, pointer: &str, problems: &mut Problems) {
+fn fields(fields: &BTreeMap<String, String>, pointer: &str, problems: &mut Problems) {
     for (name, value) in fields {
         let place = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
         field_name(name, &place, true, problems);
@@ -321,9 +321,13 @@ fn field_name(name: &str, pointer: &str, key: bool, problems: &mut Problems) {
         ),
         Ok(name) if FRAMING.contains(&name.as_str()) => (
             format!("`{name}` is written by the proxy itself"),
-            help(
-                "a length that lies is `body: { replace: \"{}\", honest_length: false }`, a broken connection is `drop`",
-            ),
+            help(match name.as_str() {
+                "content-length" => {
+                    "remove it; a length that lies is `body: { replace: \"{}\", honest_length: false }`"
+                }
+                "x-pratfall" => "remove it; it marks every answer that is made up here",
+                _ => "remove it; what breaks a connection is `drop: { how: reset }`",
+            }),
         ),
         Ok(_) => return,
     };

@@ -17,8 +17,7 @@ const MEASURES: [&str; 4] = ["error_rate", "slow_rate", "failed_operations", "pr
 
 pub(super) fn indicators(
     drafts: Vec<IndicatorDraft>,
-    slice: &Slice,
-    inject: &Inject,
+    parts: Option<(&Slice, &Inject)>,
     problems: &mut Problems,
 ) -> Vec<Indicator> {
     if drafts.is_empty() {
@@ -30,7 +29,7 @@ pub(super) fn indicators(
     }
     if drafts.len() > 3 {
         problems.error(
-            "/steady_state",
+            "/steady_state/3",
             format!(
                 "{} indicators: each one needs more traffic for the same certainty, three are the most",
                 drafts.len()
@@ -42,7 +41,10 @@ pub(super) fn indicators(
     for (index, draft) in drafts.into_iter().enumerate() {
         let pointer = format!("/steady_state/{index}");
         let written_at = draft.at.is_some();
-        let (name, at) = (draft.name.clone(), draft.at.clone().unwrap_or_else(|| slice.at.clone()));
+        let (name, at) = (
+            draft.name.clone(),
+            draft.at.clone().unwrap_or_else(|| parts.map_or_else(String::new, |(slice, _)| slice.at.clone())),
+        );
         let Some((measure, usual)) = measure(draft, &pointer, problems) else { continue };
         if written_at && matches!(measure, Measure::Probe(_)) {
             problems.error(
@@ -50,7 +52,7 @@ pub(super) fn indicators(
                 "a probe is not measured at a listener",
                 help("remove `at`; where the probe looks is written in the system file"),
             );
-        } else {
+        } else if let Some((slice, inject)) = parts {
             place(&at, &measure, slice, inject, &pointer, problems);
         }
         let name = name.unwrap_or(usual);
@@ -64,7 +66,7 @@ pub(super) fn indicators(
         indicators.push(Indicator { name, at, measure });
     }
     if !indicators.is_empty() && indicators.iter().all(|indicator| matches!(indicator.measure, Measure::Probe(_))) {
-        problems.error(
+        problems.error_at_key(
             "/steady_state",
             "probes alone can break a hypothesis, but never show that it holds",
             help(
@@ -196,20 +198,17 @@ pub(super) fn grpc_names(name: &str) -> Option<String> {
 
 fn slow_rate(draft: &SlowRateDraft, pointer: &str, problems: &mut Problems) -> (Measure, String) {
     let bounds = bounds(draft.max, draft.max_increase, pointer, problems);
-    let over_pointer = format!("{pointer}/over");
     let over = match draft.over.as_str() {
         "baseline_p95" => Threshold::BaselineP95,
-        text => Threshold::Over(text.parse().unwrap_or_else(|_| {
-            problems.error(
-                &over_pointer,
-                format!("`{text}` is not how long is slow"),
-                help("write a length of time, as in `800ms`, or `baseline_p95`"),
-            );
-            Span::secs(1)
-        })),
+        // The schema has seen to it that everything else is a length of time.
+        text => Threshold::Over(text.parse().unwrap_or_default()),
     };
     if over == Threshold::Over(Span::default()) {
-        problems.error(&over_pointer, "everything takes longer than `0s`", help("write what is slow, as in `800ms`"));
+        problems.error(
+            &format!("{pointer}/over"),
+            "everything takes longer than `0s`",
+            help("write what is slow, as in `800ms`"),
+        );
     }
     let name = match over {
         Threshold::Over(span) => format!("slow over {span}"),

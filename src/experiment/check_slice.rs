@@ -7,7 +7,7 @@ use http::Method;
 use ipnet::IpNet;
 use regex::RegexBuilder;
 
-use super::check::{help, meant, percent};
+use super::check::{help, meant, percent, words};
 use super::draft::{MatchDraft, SliceDraft};
 use super::glob::{Glob, PathGlob, PathGlobError};
 use super::matcher::{Conditions, Match};
@@ -18,6 +18,12 @@ use crate::units::{Percent, Span};
 
 /// The largest program that a `path_regex` may become: ordinary ones need a few KiB.
 const REGEX_SIZE: usize = 1 << 20;
+
+/// Whether what is drawn by and how it is carried are words that we know.
+pub(super) fn is_readable(draft: &SliceDraft) -> bool {
+    let by = draft.by.as_deref().is_none_or(|text| text.parse::<By>().is_ok());
+    by && draft.carry.as_deref().is_none_or(|text| text.parse::<Carry>().is_ok())
+}
 
 pub(super) fn slice(draft: &SliceDraft, own_traffic: bool, problems: &mut Problems) -> Slice {
     let carry = carry(draft.carry.as_deref(), problems);
@@ -31,7 +37,7 @@ pub(super) fn slice(draft: &SliceDraft, own_traffic: bool, problems: &mut Proble
             "nobody can be watched for no time",
             help("leave it out to watch each unit for `10s` from its first request on"),
         );
-    } else if draft.unit_window.is_some() && !by.is_sticky() {
+    } else if draft.unit_window.is_some() && !by.is_sticky() && is_readable(draft) {
         problems.warn(
             "/slice/unit_window",
             format!("`unit_window` has no meaning with `by: {by}`, where each request counts for itself"),
@@ -142,7 +148,7 @@ pub(super) fn by(text: &str, pointer: &str, problems: &mut Problems) -> By {
         problems.error(
             pointer,
             error.0,
-            near.map_or(help(shapes), |near| help(format!("did you mean `{near}`? {shapes}"))),
+            near.map_or_else(|| help(shapes), |near| help(format!("did you mean `{near}`? {shapes}"))),
         );
         By::Trace
     })
@@ -152,7 +158,8 @@ fn carry(text: Option<&str>, problems: &mut Problems) -> Carry {
     let Some(text) = text else { return Carry::Auto };
     text.parse().unwrap_or_else(|error: WordError| {
         let known = ["auto", "baggage", "traceparent", "b3", "header:NAME", "none"];
-        problems.error("/slice/carry", error.0, meant(text, &known));
+        let way = if text.contains(':') { None } else { meant(text, &known) };
+        problems.error("/slice/carry", error.0, way.or_else(|| help(format!("write {}", words(known)))));
         Carry::Auto
     })
 }
@@ -228,7 +235,11 @@ fn named<N>(
         let place = format!("{pointer}/{}", name.replace('~', "~0").replace('/', "~1"));
         match read(name) {
             Ok(name) => compiled.push((name, compile(values, &place, problems, |text| Ok(Glob::new(text))))),
-            Err(message) => problems.error_at_key(&place, message, None),
+            Err(message) => problems.error_at_key(
+                &place,
+                message,
+                help("names are made of letters, digits and hyphens, as in `x-tier`"),
+            ),
         }
     }
     compiled

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 use super::indicator::{Of, Until};
@@ -20,10 +20,12 @@ use crate::units::{Increase, Percent, Rate, Seed, Span};
 #[schemars(title = "Pratfall experiment")]
 pub struct Draft {
     /// The version of the grammar.
-    pub version: Version,
+    #[schemars(required)]
+    pub version: Option<Version>,
     /// The name: small letters, digits and hyphens.
     #[schemars(example = &"slow-inventory")]
-    pub experiment: String,
+    #[schemars(required)]
+    pub experiment: Option<String>,
     /// What people call it.
     pub title: Option<String>,
     /// Who answers for it.
@@ -33,15 +35,19 @@ pub struct Draft {
     pub tags: Vec<String>,
     /// What is believed: one sentence, or `given`, `when` and `then`.
     #[schemars(extend("x-expected" = "a sentence, or `given`, `when` and `then`"))]
-    pub hypothesis: TextOr<Steps>,
+    #[schemars(required)]
+    pub hypothesis: Option<TextOr<Steps>>,
     /// Who takes part, decided where the traffic enters.
-    pub slice: SliceDraft,
+    #[schemars(required)]
+    pub slice: Option<SliceDraft>,
     /// What the treatment meets, and where.
-    pub inject: InjectDraft,
+    #[schemars(required)]
+    pub inject: Option<InjectDraft>,
     /// A search for the dose at which the hypothesis breaks.
     pub search: Option<SearchDraft>,
     /// The hypothesis in numbers: one to three indicators.
-    pub steady_state: Vec<IndicatorDraft>,
+    #[schemars(required, extend("x-expected" = "a list of indicators, as in `- error_rate: { max_increase: 1pp }`"))]
+    pub steady_state: Option<Vec<IndicatorDraft>>,
     /// Conditions that halt the run, or `none`; `error_rate: { max: 50%, for: 5s, of: all }` and `harmed: { max: 1000 }`
     /// where nothing is written.
     #[schemars(extend("x-expected" = "a list of guards or `none`"))]
@@ -80,7 +86,7 @@ pub struct Steps {
 }
 
 /// Who takes part.
-#[derive(Debug, Deserialize, JsonSchema)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SliceDraft {
     /// The listener where the arm is chosen.
@@ -133,9 +139,9 @@ pub struct MatchDraft {
     #[schemars(example = &"shop.Ranker/Rank")]
     pub grpc: OneOrMany<String>,
     /// None of these.
-    pub not: OneOrMany<MatchDraft>,
+    pub not: OneOrMany<Self>,
     /// At least one of these.
-    pub any: Vec<MatchDraft>,
+    pub any: Vec<Self>,
 }
 
 /// What the treatment meets, and where.
@@ -150,9 +156,10 @@ pub struct InjectDraft {
     /// The share of the treated calls; all where nothing is written.
     pub share: Option<Percent>,
     /// Only the first so many attempts of an operation.
-    #[schemars(range(min = 1))]
+    #[schemars(range(min = 1), extend("x-message" = "the first attempt is number 1: write 1 or more, or leave it out for all"))]
     pub attempts: Option<u32>,
     /// What they meet; the first is the outermost.
+    #[schemars(extend("x-expected" = "a list of faults, as in `- error: { status: 503 }`"))]
     pub faults: Vec<Fault>,
 }
 
@@ -206,8 +213,7 @@ pub struct ErrorRateDraft {
 #[serde(deny_unknown_fields)]
 pub struct SlowRateDraft {
     /// Slower than this is slow: a length of time, or `baseline_p95`.
-    #[schemars(example = &"800ms", example = &"baseline_p95")]
-    #[schemars(extend("x-expected" = "a length of time (`800ms`) or `baseline_p95`"))]
+    #[schemars(schema_with = "threshold")]
     pub over: String,
     /// Where the clock stops; at the last byte where nothing is written.
     #[serde(default)]
@@ -216,6 +222,13 @@ pub struct SlowRateDraft {
     pub max: Option<Percent>,
     /// At most this much worse than control.
     pub max_increase: Option<Increase>,
+}
+
+fn threshold(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [{ "const": "baseline_p95" }, generator.subschema_for::<Span>()],
+        "x-message": "what is slow is a length of time, as in `800ms`",
+    })
 }
 
 /// The share of whole operations that failed.
@@ -298,6 +311,7 @@ pub struct SlowGuardDraft {
 /// A failure budget.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(extend("x-expected" = "`{ max: 100 }`"))]
 pub struct HarmedDraft {
     /// At most so many.
     pub max: u64,
@@ -316,20 +330,25 @@ pub struct FaultedDraft {
     pub per_caller: Option<u64>,
 }
 
-const LENGTH: &str = "a length of time (`60s`), `auto` or `{ at_most: 10m }`";
+fn length(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "anyOf": [{ "const": "auto" }, generator.subschema_for::<Span>(), generator.subschema_for::<AtMost>()],
+        "x-message": "a phase is a length of time, as in `60s`, or as long as the plan needs, up to `{ at_most: 10m }`",
+    })
+}
 
 /// How long each phase is; each is `auto` where nothing is written.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PhasesDraft {
     /// Both arms, no fault.
-    #[schemars(extend("x-expected" = LENGTH))]
+    #[schemars(schema_with = "length")]
     pub baseline: Option<TextOr<AtMost>>,
     /// Both arms, the treatment meets the fault.
-    #[schemars(extend("x-expected" = LENGTH))]
+    #[schemars(schema_with = "length")]
     pub inject: Option<TextOr<AtMost>>,
     /// Both arms, no fault any more.
-    #[schemars(extend("x-expected" = LENGTH))]
+    #[schemars(schema_with = "length")]
     pub recovery: Option<TextOr<AtMost>>,
 }
 

@@ -15,7 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::Ending;
-use super::check::{check_name, help, words};
+use super::check::{MISSING, check_name, help, words};
 use super::written::Version;
 use crate::document::{self, Problems};
 use crate::units::Span;
@@ -26,16 +26,19 @@ use crate::units::Span;
 #[schemars(title = "Pratfall game day")]
 pub struct GameDayDraft {
     /// The version of the grammar.
-    pub version: Version,
+    #[schemars(required)]
+    pub version: Option<Version>,
     /// The name: small letters, digits and hyphens.
     #[schemars(example = &"spring")]
-    pub game_day: String,
+    #[schemars(required)]
+    pub game_day: Option<String>,
     /// What people call it.
     pub title: Option<String>,
     /// Who answers for it.
     pub owner: Option<String>,
     /// What is done, in this order.
-    pub steps: Vec<StepDraft>,
+    #[schemars(required, extend("x-expected" = "a list of steps, as in `- run: slow-inventory.yaml`"))]
+    pub steps: Option<Vec<StepDraft>>,
 }
 
 /// One step: exactly one of `note`, `rehearse`, `run`, `pause` or `wait`.
@@ -106,26 +109,21 @@ impl GameDay {
 }
 
 fn meant(draft: GameDayDraft, problems: &mut Problems) -> GameDay {
-    check_name(problems, "/game_day", "a game day", &draft.game_day);
-    if draft.steps.is_empty() {
+    let name = draft.game_day.unwrap_or_else(|| MISSING.to_owned());
+    check_name(problems, "/game_day", "a game day", &name);
+    let steps = draft.steps.unwrap_or_default();
+    if steps.is_empty() {
         problems.error("/steps", "nothing happens on this day", help("add a step, as in `- run: slow-inventory.yaml`"));
-    }
-    let runs = draft.steps.iter().any(|step| step.run.is_some() || step.rehearse.is_some());
-    if !draft.steps.is_empty() && !runs {
+    } else if !steps.iter().any(|step| step.run.is_some() || step.rehearse.is_some()) {
         problems.warn(
             "/steps",
             "no experiment is run or rehearsed on this day",
             help("add `- run: slow-inventory.yaml`"),
         );
     }
-    let steps = draft.steps.into_iter().enumerate();
+    let steps = steps.into_iter().enumerate();
     let steps = steps.filter_map(|(index, step)| self::step(step, &format!("/steps/{index}"), problems)).collect();
-    GameDay {
-        title: draft.title.unwrap_or_else(|| draft.game_day.clone()),
-        name: draft.game_day,
-        owner: draft.owner,
-        steps,
-    }
+    GameDay { title: draft.title.unwrap_or_else(|| name.clone()), name, owner: draft.owner, steps }
 }
 
 fn step(draft: StepDraft, pointer: &str, problems: &mut Problems) -> Option<Step> {

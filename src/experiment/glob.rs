@@ -257,10 +257,11 @@ mod tests {
     proptest! {
         #[test]
         fn patterns_of_paths_agree_with_their_definition(
-            pattern in "(/(\\*\\*|[ab]{0,2}\\*?[ab]{0,1}\\*?)){1,5}",
-            path in "(/[ab]{0,3}){1,6}",
+            // Few pieces, so that patterns meet paths that fit, or nearly do.
+            pattern in "(/(a|ab|a\\*|\\*b|\\*)){0,2}(/(a|b|\\*\\*)){0,2}(/(a|\\*|\\*\\*))",
+            path in "(/(a|b|ab|)){1,5}",
         ) {
-            let Ok(glob) = PathGlob::new(&pattern) else { return Ok(()) };
+            let glob = PathGlob::new(&pattern).expect("a pattern");
             let expected = naive(&pattern.split('/').collect::<Vec<_>>(), &path.split('/').collect::<Vec<_>>());
             prop_assert_eq!(glob.matches(&path), expected, "{} {}", pattern, path);
         }

@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::check::{help, meant, percent};
+use super::check::{help, meant};
 use super::check_slice::path_glob;
 use super::glob::PathGlob;
 use super::slice::WordError;
@@ -33,7 +33,7 @@ pub struct LimitsDraft {
     /// The faults that `serve` may inject, or `none`; `none` where nothing is written.
     #[schemars(extend("x-expected" = "a list of faults or `none`"))]
     pub faults: Option<TextOr<Vec<String>>>,
-    /// The largest treatment; `100%` where nothing is written.
+    /// The largest treatment; no limit where nothing is written.
     pub max_slice: Option<Percent>,
     /// Runs at one time; 1 where nothing is written.
     #[schemars(range(min = 1))]
@@ -66,8 +66,8 @@ pub struct ProtectDraft {
 pub struct Limits {
     /// The kinds of faults that `serve` may inject; none means that it is not armed.
     pub faults: Vec<String>,
-    /// The largest treatment; `100%` where nothing is written.
-    pub max_slice: Percent,
+    /// The largest treatment, where there is a limit.
+    pub max_slice: Option<Percent>,
     /// Runs at one time.
     pub max_running: u32,
     /// The longest run.
@@ -93,7 +93,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             faults: Vec::new(),
-            max_slice: percent(1.0),
+            max_slice: None,
             max_running: 1,
             max_duration: Span::secs(3600),
             max_held: 1000,
@@ -123,7 +123,7 @@ impl Limits {
         }
         Self {
             faults: faults(draft.faults, &format!("{pointer}/faults"), problems),
-            max_slice: draft.max_slice.unwrap_or(usual.max_slice),
+            max_slice: draft.max_slice,
             max_running: draft.max_running.unwrap_or(usual.max_running),
             max_duration: draft.max_duration.unwrap_or(usual.max_duration),
             max_held: draft.max_held.unwrap_or(usual.max_held),
@@ -142,9 +142,9 @@ impl Limits {
         self.max_held.into()
     }
 
-    /// Whether a kind of fault may be injected.
-    pub fn allows(&self, kind: &str) -> bool {
-        self.faults.iter().any(|allowed| allowed == kind)
+    /// Whether a fault may be injected.
+    pub fn allows_fault(&self, fault: &Fault) -> bool {
+        self.faults.iter().any(|kind| kind == fault.kind())
     }
 
     /// The same limits with every fault allowed: `run` with its own listeners may inject what its document says.

@@ -100,8 +100,9 @@ pub(super) fn check(draft: &Draft, document: &Option<Value>, problems: &mut Prob
         }
     };
     match &draft.hypothesis {
-        TextOr::Text(sentence) => look("/hypothesis", sentence.split("because").next().unwrap_or_default()),
-        TextOr::More(steps) => {
+        None => {}
+        Some(TextOr::Text(sentence)) => look("/hypothesis", sentence.split("because").next().unwrap_or_default()),
+        Some(TextOr::More(steps)) => {
             look("/hypothesis/when", &steps.when);
             look("/hypothesis/then", &steps.then);
         }

@@ -99,8 +99,12 @@ impl fmt::Display for By {
 
 /// A header field's name, in small letters.
 pub(super) fn header_name(text: &str) -> Result<HeaderName, WordError> {
-    HeaderName::from_bytes(text.as_bytes())
-        .map_err(|_| WordError(format!("`{text}` cannot be the name of a header field")))
+    HeaderName::from_bytes(text.as_bytes()).map_err(|_| {
+        WordError(match text {
+            "" => "the name of the header field is missing".to_owned(),
+            _ => format!("`{text}` cannot be the name of a header field"),
+        })
+    })
 }
 
 /// How the arm reaches the fault.

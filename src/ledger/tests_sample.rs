@@ -62,7 +62,6 @@ pub(super) fn broken(run: &str, experiment: &str) -> Report {
 pub(super) fn held(run: &str, experiment: &str) -> Report {
     let counted = Counted { bad: 0.0, of: 84 };
     let bound = BoundVerdict {
-        increase: None,
         indicator: "orders are quick".to_owned(),
         at: "front".to_owned(),
         bound: "at most 5pp more than control".to_owned(),

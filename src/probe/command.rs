@@ -14,6 +14,7 @@ use crate::units::Span;
 #[serde(deny_unknown_fields)]
 pub struct Command {
     /// The program and its arguments; no shell is in between.
+    #[schemars(extend("x-expected" = "a list of words, as in `[./busy.sh]`"))]
     pub run: Vec<String>,
     /// How often; `5s` where nothing is written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
