@@ -68,17 +68,17 @@ impl Check {
     fn check(&self, document: &Document, system: Option<&System>) -> (Option<String>, Problems) {
         let Document { name, text } = document;
         let variables = self.variables.get();
-        let (meaning, problems) = match Kind::of(text) {
-            Some(Kind::System) => match System::parse(name, text, &variables) {
+        let (meaning, problems) = match Kind::of(name, text) {
+            Ok(Kind::System) => match System::parse(name, text, &variables) {
                 Ok((system, problems)) => (Some(format!("ok, the system {}", system.name)), problems),
                 Err(problems) => (None, problems),
             },
-            Some(Kind::GameDay) => match GameDay::parse(name, text, &variables) {
+            Ok(Kind::GameDay) => match GameDay::parse(name, text, &variables) {
                 Ok((day, problems)) => (Some(format!("ok, the game day {}", day.name)), problems),
                 Err(problems) => (None, problems),
             },
-            // What is nothing else is read as an experiment, so that its mistakes are named.
-            Some(Kind::Experiment) | None => match Experiment::parse(name, text, &variables) {
+            Err(problems) => (None, problems),
+            Ok(Kind::Experiment) => match Experiment::parse(name, text, &variables) {
                 Ok((experiment, mut problems)) => {
                     if let Some(system) = system {
                         experiment.check_names(&mut problems, &system.listener_names(), &system.probe_names());

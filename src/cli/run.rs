@@ -132,8 +132,14 @@ impl Run {
             found.push((document, follows));
         }
         for (document, follow_up_of) in found {
-            let kind = Kind::of(&document.text);
-            if let Some(kind @ (Kind::System | Kind::GameDay)) = kind {
+            let kind = match Kind::of(&document.name, &document.text) {
+                Ok(kind) => kind,
+                Err(problems) => {
+                    wrong.push(problems);
+                    continue;
+                }
+            };
+            if kind != Kind::Experiment {
                 let what = if kind == Kind::System {
                     "a system file; name it with --config"
                 } else {

@@ -92,7 +92,7 @@ pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), 
 /// What the limits of the system say.
 pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refusal> {
     for fault in &experiment.inject.faults {
-        if !limits.allows(fault.kind()) {
+        if !limits.allows_fault(fault) {
             return Err(Refusal::NotNow(format!(
                 "not armed: `limits.faults` does not list `{}`; add it to the system file to allow it",
                 fault.kind()
@@ -101,8 +101,7 @@ pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refus
     }
     let treatment = experiment.slice.final_treatment();
     let own = experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own);
-    if !own && treatment > limits.max_slice {
-        let most = limits.max_slice;
+    if let Some(most) = limits.max_slice.filter(|most| !own && treatment > *most) {
         return Err(Refusal::NotNow(format!("the treatment of {treatment} is above `limits.max_slice` ({most})")));
     }
     if let Length::Fixed(inject) = experiment.phases.inject
