@@ -1,8 +1,9 @@
-//! The experiments that people copy: each is read without a problem or a warning, can be conducted by this version, says
-//! what it is for, and is long enough to answer.
+//! The documents that people copy. Experiments are read without a problem or a warning, can be conducted by this version,
+//! say what they are for, and are long enough to answer; so are the system files that are deployed.
 
 use std::path::Path;
 
+use pratfall::config::System;
 use pratfall::experiment::{Experiment, Length};
 use pratfall::lab::{plan, preflight};
 
@@ -43,4 +44,30 @@ fn long_enough(experiment: &Experiment) {
     let needs = plan::plan(experiment, |_| None, Some(rate)).expect("it has bounds").time.expect("a rate is known");
     let Length::Fixed(inject) = experiment.phases.inject else { return };
     assert!(inject.get() >= needs, "{} needs {needs:?} at {rate}/s and has {inject}", experiment.name);
+}
+
+/// The YAML of a README.
+fn examples(readme: &str) -> impl Iterator<Item = &str> {
+    readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next())
+}
+
+#[test]
+fn every_shipped_system_file_can_be_served_as_it_stands() {
+    let read = |path: &str| {
+        std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).expect("the file is there")
+    };
+    let readme = read("experiments/README.md");
+    let mut files = vec![
+        ("deploy/docker/pratfall.yaml", read("deploy/docker/pratfall.yaml")),
+        ("deploy/kubernetes/pratfall.yaml", read("deploy/kubernetes/pratfall.yaml")),
+    ];
+    files.extend(examples(&readme).map(|text| ("experiments/README.md", text.to_owned())));
+    assert_eq!(files.len(), 3);
+    for (name, text) in files {
+        let (system, warnings) =
+            System::parse(name, &text, &|_| None).unwrap_or_else(|problems| panic!("{name} is refused:\n{problems}"));
+        assert!(warnings.is_empty(), "{name} has warnings:\n{warnings}");
+        assert!(system.listener("front").is_some(), "{name}");
+        assert!(!system.limits.armed(), "{name}: whoever deploys it decides what may be injected");
+    }
 }
