@@ -136,7 +136,7 @@ impl App {
             system: Some(system.name),
         };
         let control = Control::new(lab, mark);
-        Ok(Self { proxy, control, ledger, reports: folder.join(system.reports), complaints })
+        Ok(Self { proxy, control, ledger, reports: under(folder, &system.reports), complaints })
     }
 
     /// Opens the operator's door and the window for telemetry, where the system has them.
@@ -199,10 +199,15 @@ async fn bind(configs: Vec<ListenerConfig>) -> Result<Vec<(ListenerConfig, TcpLi
     Ok(sockets)
 }
 
+/// A path that belongs to a folder, without the dots that nobody wants to read.
+fn under(folder: &Path, path: &Path) -> PathBuf {
+    folder.join(path).components().filter(|part| *part != std::path::Component::CurDir).collect()
+}
+
 /// The ledger's file.
 fn file(system: &System, folder: &Path) -> Result<PathBuf, AppError> {
     match &system.ledger {
-        LedgerConfig::File(path) => Ok(folder.join(path)),
+        LedgerConfig::File(path) => Ok(under(folder, path)),
         LedgerConfig::Remote { .. } => Err(AppError::NotYet(
             "a ledger at another Pratfall is read but not used by this version; name a file".into(),
         )),

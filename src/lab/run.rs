@@ -399,7 +399,9 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
     let mut held = injection;
     let mut waiting = planned;
     let look = |watch: &mut Watch<'_>, _| {
-        if waiting && (watch.is_decided(inject) && watch.complete(inject) > 0 || mark.since.elapsed() >= bound) {
+        if waiting
+            && (watch.is_decided(inject, u32::MAX) && watch.complete(inject) > 0 || mark.since.elapsed() >= bound)
+        {
             collect_inject(watch, inject, Undecided::Bad, evidence);
             held = None;
             waiting = false;
@@ -411,7 +413,7 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
         // Recovery was shorter than the last decision of inject needs.
         let rest = bound.saturating_sub(mark.since.elapsed());
         let deadline = Instant::now() + rest;
-        let decided = move |watch: &mut Watch<'_>| watch.is_decided(inject) || Instant::now() >= deadline;
+        let decided = move |watch: &mut Watch<'_>| watch.is_decided(inject, u32::MAX) || Instant::now() >= deadline;
         watch.until(mark, length, |_, _| None, decided).await;
         collect_inject(watch, inject, Undecided::Bad, evidence);
     }
@@ -422,8 +424,8 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
     }
     // The last of recovery get the time that their decision needs, but no more than a few seconds: nothing holds them.
     let deadline = Instant::now() + bound.min(Duration::from_secs(5));
-    let decided = move |watch: &mut Watch<'_>| watch.is_decided(mark) || Instant::now() >= deadline;
     let judged_until = mark.tick(mark.since + length);
+    let decided = move |watch: &mut Watch<'_>| watch.is_decided(mark, judged_until) || Instant::now() >= deadline;
     watch.until(mark, length, |_, _| None, decided).await;
     collect_recovery(watch, mark, judged_until, evidence);
 }

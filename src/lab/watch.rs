@@ -157,11 +157,11 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether every unit of a phase is decided by every indicator.
-    pub(super) fn is_decided(&self, mark: PhaseMark) -> bool {
-        let sums = self.tally.sum(mark.phase);
+    /// Whether every unit that arrived in a phase before a tick is decided by every indicator.
+    pub(super) fn is_decided(&self, mark: PhaseMark, before: u32) -> bool {
         let rules = self.experiment.steady_state.len();
-        sums[..2].iter().all(|counts| (0..rules).all(|rule| counts.is_decided(rule)))
+        let mut ticks = self.tally.requests(mark.phase).take_while(|(tick, _)| *tick < before);
+        ticks.all(|(_, arms)| arms[..2].iter().all(|counts| (0..rules).all(|rule| counts.is_decided(rule))))
     }
 
     fn deserted(&self, mark: PhaseMark) -> Option<Cut> {
