@@ -181,7 +181,10 @@ impl Lab {
         let (Some(ledger), Some(row)) = (self.ledger.clone(), row) else { return };
         let copy = report.clone();
         match tokio::task::spawn_blocking(move || ledger.close_run(row, &copy)).await {
-            Ok(Ok(closed)) => report.failure = closed.failure.map(|failure| failure.id),
+            Ok(Ok(closed)) => {
+                report.failure = closed.failure.map(|failure| failure.id);
+                report.findings.extend(closed.follow_up.map(|outcome| write::followed(&outcome)));
+            }
             Ok(Err(error)) => tracing::error!(run = report.run, %error, "the ledger did not take the report"),
             Err(error) => tracing::error!(run = report.run, %error, "the ledger did not take the report"),
         }

@@ -10,6 +10,7 @@ use super::watch::Watch;
 use super::{findings, follow_up};
 use crate::experiment::{Ending, Experiment};
 use crate::fault::Fault;
+use crate::ledger::FollowUpOutcome;
 use crate::load::LoadCounts;
 use crate::measure::{Arm, Counts, Note, Phase, PhaseMark, TICK};
 use crate::report::*;
@@ -85,6 +86,18 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
         similar: facts.similar.clone(),
         replay: replay(facts, experiment, evidence),
         verdict: Verdict { ending, ended_by, reason, missing, bounds, confidence: experiment.confidence },
+    }
+}
+
+/// What a follow-up has shown about the failure that it follows.
+pub(super) fn followed(outcome: &FollowUpOutcome) -> Finding {
+    let FollowUpOutcome { failure, closed, why } = outcome;
+    let (kind, word) = if *closed { ("failure_closed", "closed") } else { ("failure_open", "still open") };
+    Finding {
+        kind: kind.to_owned(),
+        text: format!("{failure} is {word}: {why}"),
+        evidence: "the ledger: this run is the failure's follow-up".to_owned(),
+        advice: None,
     }
 }
 
