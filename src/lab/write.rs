@@ -49,7 +49,8 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
         bound.broken_after_ms = after.map(|after| after.as_millis() as u64);
     }
     let recovery = recovery(watch, evidence, &bounds);
-    let findings = findings::find(experiment, &watch.tally.operations, &spillover);
+    let mut findings = findings::find(experiment, &watch.tally.operations, &spillover);
+    findings.extend(exposure(ending, &evidence.reach, &bounds));
     let recovered = recovery.as_ref().is_none_or(|recovery| recovery.recovered);
     let class = findings::class(experiment, ending, &findings, recovered);
     let broken = ending == Ending::Broken;
@@ -87,6 +88,24 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
         replay: replay(facts, experiment, evidence),
         verdict: Verdict { ending, ended_by, reason, missing, bounds, confidence: experiment.confidence },
     }
+}
+
+/// A held bound speaks of treated units; where not all of them met the fault, less is known of those that did
+/// (decisions.md 2.15).
+fn exposure(ending: Ending, reach: &Reach, bounds: &[BoundVerdict]) -> Option<Finding> {
+    let share = reach.exposed as f64 / reach.treated.max(1) as f64;
+    let widest = bounds.iter().map(|bound| bound.margin).reduce(f64::max)?;
+    (ending == Ending::Held && share < 0.95 && share > 0.0).then(|| Finding {
+        kind: "partial_exposure".to_owned(),
+        text: format!(
+            "{:.0} % of the treated met the fault: harm to those is shown to be below {:.1} pp, not {:.1} pp",
+            share * 100.0,
+            (widest / share).min(1.0) * 100.0,
+            widest * 100.0
+        ),
+        evidence: "treated operations joined with the calls that met the fault".to_owned(),
+        advice: None,
+    })
 }
 
 /// What a follow-up has shown about the failure that it follows.
