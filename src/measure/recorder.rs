@@ -186,6 +186,8 @@ impl Budget {
 pub struct Recorder {
     worker: usize,
     rules: Arc<[Rule]>,
+    /// How many of the rules, from the first on, are indicators; the others are guards'.
+    indicators: usize,
     sticky: bool,
     harmed: Arc<Budget>,
     feed: UnboundedSender<Batch>,
@@ -208,17 +210,19 @@ struct Flying {
 }
 
 impl Recorder {
-    /// A record of the answers to `rules`, handed over through `feed`. With `sticky`, entries by key are kept too.
+    /// A record of the answers to `rules`, of which the first `indicators` say who came to harm, handed over through
+    /// `feed`. With `sticky`, entries by key are kept too.
     pub fn new(
         worker: usize,
         rules: Arc<[Rule]>,
+        indicators: usize,
         sticky: bool,
         harmed: Arc<Budget>,
         feed: UnboundedSender<Batch>,
     ) -> Rc<Self> {
         assert!(rules.len() <= super::MAX_RULES, "a run asks at most {} questions", super::MAX_RULES);
         let open = RefCell::new(Batch::empty(worker, Instant::now()));
-        Rc::new(Self { worker, rules, sticky, harmed, feed, flying: RefCell::default(), open })
+        Rc::new(Self { worker, rules, indicators, sticky, harmed, feed, flying: RefCell::default(), open })
     }
 
     /// A unit arrived. `start` is when its clock began: its arrival, or the intended instant of own load.
@@ -292,7 +296,9 @@ impl Recorder {
             counts.bad[index] += f64::from(bad);
         });
         self.entry(flying, Some((index as u8, bad)));
-        if bad && flying.arm == Arm::Treatment && flying.phase == Phase::Inject && !flying.harmed {
+        // A guard says when to stop, not who came to harm: the budget is spent by the hypothesis' own words (2.8).
+        let counts = bad && index < self.indicators && flying.arm == Arm::Treatment && flying.phase == Phase::Inject;
+        if counts && !flying.harmed {
             flying.harmed = true;
             self.harmed.spend();
         }

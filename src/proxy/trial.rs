@@ -148,7 +148,8 @@ impl Trial {
 
     pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
         let sticky = self.experiment.slice.by.is_sticky();
-        Recorder::new(worker, self.rules.clone(), sticky, self.harmed.clone(), self.feed.clone())
+        let indicators = self.experiment.steady_state.len();
+        Recorder::new(worker, self.rules.clone(), indicators, sticky, self.harmed.clone(), self.feed.clone())
     }
 
     /// Counts a request as held, for as long as the guard lives.
