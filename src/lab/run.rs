@@ -291,7 +291,7 @@ async fn baseline(watch: &mut Watch<'_>) -> (PhaseMark, Result<(), Ended>) {
         Length::Auto { at_most } => (plan::QUIET_PHASE, at_most.map(Span::get)),
     };
     let units = |watch: &Watch<'_>| watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
-    let look = |watch: &mut Watch<'_>, complete| watch.guarded(Phase::Baseline, complete);
+    let look = |watch: &mut Watch<'_>| watch.guarded();
     let done = |watch: &mut Watch<'_>| {
         let elapsed = mark.since.elapsed();
         let enough = matches!(length, Length::Fixed(_)) || units(watch) >= plan::BASELINE_UNITS;
@@ -343,14 +343,14 @@ async fn inject<'e>(
         format!("inject began at {}: {}, for {}", watch.experiment.inject.at, faults.join(" and "), Span::from(length));
     watch.say("run", text);
     let observe = watch.experiment.observe.get();
-    let look = |watch: &mut Watch<'_>, complete| {
+    let look = |watch: &mut Watch<'_>| {
         ramp(watch, mark, length);
         watch.judge_so_far(mark, baseline);
         let broken = watch.broken_after.iter().flatten().min().copied();
         if broken.is_some_and(|after| mark.since.elapsed() >= after + observe) {
             return Some(Cut::Broken);
         }
-        watch.guarded(Phase::Inject, complete)
+        watch.guarded()
     };
     let cut = watch.until(mark, length, look, |_| mark.since.elapsed() >= length).await;
     match cut {
@@ -398,7 +398,7 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
     };
     let mut held = injection;
     let mut waiting = planned;
-    let look = |watch: &mut Watch<'_>, _| {
+    let look = |watch: &mut Watch<'_>| {
         if waiting
             && (watch.is_decided(inject, u32::MAX) && watch.complete(inject) > 0 || mark.since.elapsed() >= bound)
         {
@@ -414,7 +414,7 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
         let rest = bound.saturating_sub(mark.since.elapsed());
         let deadline = Instant::now() + rest;
         let decided = move |watch: &mut Watch<'_>| watch.is_decided(inject, u32::MAX) || Instant::now() >= deadline;
-        watch.until(mark, length, |_, _| None, decided).await;
+        watch.until(mark, length, |_| None, decided).await;
         collect_inject(watch, inject, Undecided::Bad, evidence);
     }
     drop(held);
@@ -426,7 +426,7 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
     let deadline = Instant::now() + bound.min(Duration::from_secs(5));
     let judged_until = mark.tick(mark.since + length);
     let decided = move |watch: &mut Watch<'_>| watch.is_decided(mark, judged_until) || Instant::now() >= deadline;
-    watch.until(mark, length, |_, _| None, decided).await;
+    watch.until(mark, length, |_| None, decided).await;
     collect_recovery(watch, mark, judged_until, evidence);
 }
 

@@ -79,7 +79,7 @@ impl Watch<'_> {
         &mut self,
         mark: PhaseMark,
         planned: Duration,
-        mut look: impl FnMut(&mut Self, u32) -> Option<Cut>,
+        mut look: impl FnMut(&mut Self) -> Option<Cut>,
         mut done: impl FnMut(&mut Self) -> bool,
     ) -> Option<Cut> {
         let mut ticks = interval(TICK / 2);
@@ -95,15 +95,14 @@ impl Watch<'_> {
                 () = self.spent.cancelled(), if mark.phase == Phase::Inject => {
                     // Judged once more: what spent the budget may be what shows the bound broken.
                     self.drain();
-                    look(self, self.complete(mark));
+                    look(self);
                     let max = self.trial.harmed().max();
                     return Some(Cut::Budget(format!("the failure budget is spent: {max} treated units came to harm")));
                 }
                 Some(batch) = self.batches.recv() => self.tally.add(batch),
                 _ = ticks.tick() => {
-                    let complete = self.complete(mark);
                     self.show(mark, planned);
-                    if let Some(cut) = look(self, complete).or_else(|| self.deserted(mark)) {
+                    if let Some(cut) = look(self).or_else(|| self.deserted(mark)) {
                         return Some(cut);
                     }
                     if done(self) {
@@ -127,8 +126,8 @@ impl Watch<'_> {
     }
 
     /// Why the run must end by a guard, if it must.
-    pub(super) fn guarded(&self, phase: Phase, complete: u32) -> Option<Cut> {
-        self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally, phase, complete)).map(Cut::Guard)
+    pub(super) fn guarded(&self) -> Option<Cut> {
+        self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally)).map(Cut::Guard)
     }
 
     /// The blocks of one indicator.
@@ -167,7 +166,7 @@ impl Watch<'_> {
     fn deserted(&self, mark: PhaseMark) -> Option<Cut> {
         let ticks = (NO_TRAFFIC.as_millis() / TICK.as_millis()) as u32;
         let from = self.complete(mark).checked_sub(ticks)?;
-        let came = self.tally.requests(mark.phase).any(|(tick, _)| tick >= from);
+        let came = self.tally.requests_from(mark.phase, from).next().is_some();
         (!came)
             .then(|| Cut::NoTraffic(format!("no traffic: for {} s no request matched the slice", NO_TRAFFIC.as_secs())))
     }

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use super::operation::Operations;
-use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase};
+use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase, TICK};
 
 /// What was seen of one arm in one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -45,6 +45,10 @@ pub struct Tally {
     window: Option<u32>,
     people: HashMap<(Phase, Arm, u64), Person>,
     latencies: BTreeMap<(Phase, Arm), Histogram<u32>>,
+    /// When ticks of decisions began to be counted.
+    began: Instant,
+    /// Decisions by the tick in which they were made, whenever the unit arrived.
+    decisions: BTreeMap<u32, [Counts; 3]>,
     seen_until: Vec<Option<Instant>>,
     /// Treated operations.
     pub operations: Operations,
@@ -66,6 +70,8 @@ impl Tally {
             window,
             people: HashMap::new(),
             latencies: BTreeMap::new(),
+            began: Instant::now(),
+            decisions: BTreeMap::new(),
             seen_until: vec![None; workers],
             operations: Operations::default(),
             notes: [0; Note::ALL.len()],
@@ -74,10 +80,13 @@ impl Tally {
 
     /// Adds a batch.
     pub fn add(&mut self, batch: Batch) {
+        let decided_in = self.tick(batch.until);
         for (tick, arms) in &batch.ticks {
-            let sums = self.requests.entry(*tick).or_default();
-            for (sum, counts) in sums.iter_mut().zip(arms) {
-                sum.add(counts);
+            let arrivals = self.requests.entry(*tick).or_default();
+            let decisions = self.decisions.entry(decided_in).or_default();
+            for ((arrived, decided), counts) in arrivals.iter_mut().zip(decisions).zip(arms) {
+                arrived.add(counts);
+                decided.add(counts);
             }
         }
         for entry in &batch.entries {
@@ -127,9 +136,30 @@ impl Tally {
         self.seen_until.iter().copied().min().flatten()
     }
 
-    /// Requests by tick, for guards and charts, whatever the unit is.
+    fn tick(&self, at: Instant) -> u32 {
+        (at.saturating_duration_since(self.began).as_millis() / TICK.as_millis()) as u32
+    }
+
+    /// What was decided in the last so many whole ticks, whenever it arrived; nothing while there were not so many.
+    ///
+    /// Guards ask this. By arrival, whoever hangs would leave their window before anybody could tell.
+    pub fn decided_lately(&self, ticks: u32) -> Option<[Counts; 3]> {
+        let now = self.tick(self.complete_until()?);
+        let mut sums = [Counts::default(); 3];
+        for arms in self.decisions.range(now.checked_sub(ticks)?..now).map(|(_, arms)| arms) {
+            sums.iter_mut().zip(arms).for_each(|(sum, counts)| sum.add(counts));
+        }
+        Some(sums)
+    }
+
+    /// Requests by the tick of their arrival, for charts, whatever the unit is.
     pub fn requests(&self, phase: Phase) -> impl Iterator<Item = (u32, &[Counts; 3])> {
-        self.requests.range((phase, 0)..=(phase, u32::MAX)).map(|((_, tick), arms)| (*tick, arms))
+        self.requests_from(phase, 0)
+    }
+
+    /// The same, from a tick on.
+    pub fn requests_from(&self, phase: Phase, from: u32) -> impl Iterator<Item = (u32, &[Counts; 3])> {
+        self.requests.range((phase, from)..=(phase, u32::MAX)).map(|((_, tick), arms)| (*tick, arms))
     }
 
     /// Units by the tick of their arrival. People are decided when their window is over at tick `now`.
