@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::mpsc::UnboundedSender;
@@ -181,6 +182,23 @@ impl Budget {
     }
 }
 
+/// A unit that arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Its arm.
+    pub arm: Arm,
+    /// The phase that it is.
+    pub mark: PhaseMark,
+    /// When its clock began.
+    pub start: Instant,
+    /// The response timeout of the listener that it came to.
+    pub patience: Duration,
+    /// Who it is, as a hash.
+    pub key: u64,
+    /// Which operation it is.
+    pub op: u128,
+}
+
 /// One worker's record of one run.
 #[derive(Debug)]
 pub struct Recorder {
@@ -202,6 +220,7 @@ struct Flying {
     phase: Phase,
     tick: u32,
     start: Instant,
+    patience: Duration,
     head: Option<Instant>,
     key: u64,
     op: u128,
@@ -225,10 +244,11 @@ impl Recorder {
         Rc::new(Self { worker, rules, indicators, sticky, harmed, feed, flying: RefCell::default(), open })
     }
 
-    /// A unit arrived. `start` is when its clock began: its arrival, or the intended instant of own load.
-    pub fn begin(self: &Rc<Self>, arm: Arm, mark: PhaseMark, start: Instant, key: u64, op: u128) -> Unit {
-        let tick = mark.tick(Instant::now());
-        let flying = Flying { arm, phase: mark.phase, tick, start, head: None, key, op, decided: 0, harmed: false };
+    /// A unit arrived and began its clock: at its arrival, or at the intended instant of own load.
+    pub fn begin(self: &Rc<Self>, arrival: Arrival) -> Unit {
+        let Arrival { arm, mark: PhaseMark { phase, .. }, start, patience, key, op } = arrival;
+        let tick = arrival.mark.tick(Instant::now());
+        let flying = Flying { arm, phase, tick, start, patience, head: None, key, op, decided: 0, harmed: false };
         self.counts(&flying, |counts| counts.arrived += 1);
         self.entry(&flying, None);
         let slot = self.flying.borrow_mut().insert(flying);
@@ -257,7 +277,7 @@ impl Recorder {
             let elapsed = now.saturating_duration_since(flying.start);
             let head = flying.head.map(|head| head.saturating_duration_since(flying.start));
             for (index, rule) in self.rules.iter().enumerate() {
-                if flying.decided & (1 << index) == 0 && rule.overdue(elapsed, head) {
+                if flying.decided & (1 << index) == 0 && rule.overdue(elapsed, head, flying.patience) {
                     self.decide(flying, index, true);
                 }
             }
@@ -348,7 +368,7 @@ impl Unit {
     fn finish(&mut self, end: End) {
         self.settled = true;
         let outcome =
-            Outcome { status: self.status, grpc: self.grpc, end, head: None, total: std::time::Duration::ZERO };
+            Outcome { status: self.status, grpc: self.grpc, end, head: None, total: Duration::ZERO };
         self.recorder.settle(self.slot, outcome);
     }
 }
