@@ -306,7 +306,7 @@ fn ready(watch: &Watch<'_>, baseline: PhaseMark, seen: &[Seen], longest: Duratio
     if let Some(why) = judge::baseline_unquiet(&watch.bounds, seen) {
         return Err(Ended::Never(format!("the baseline was not quiet, so nothing was injected: {why}")));
     }
-    let units: u64 = watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum();
+    let units: u64 = watch.tally.units_of(Phase::Baseline).iter().map(|counts| counts.arrived).sum();
     let rate = units as f64 / baseline.since.elapsed().as_secs_f64().max(0.001);
     let p0 = |indicator: usize| {
         let Counted { bad, of } = seen[indicator].baseline;
@@ -442,8 +442,8 @@ fn last_decision(experiment: &Experiment) -> Duration {
 }
 
 fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
-    let sums = watch.tally.sum(Phase::Baseline);
-    let units = watch.tally.units(Phase::Baseline, u32::MAX);
+    let sums = watch.tally.units_of(Phase::Baseline);
+    let units = watch.tally.units(Phase::Baseline, 0, u32::MAX);
     let middle = mark.tick(Instant::now()) / 2;
     (0..watch.experiment.steady_state.len())
         .map(|rule| {
@@ -472,26 +472,29 @@ fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
 }
 
 fn collect_inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, evidence: &mut Evidence) {
-    let sums = watch.tally.sum(Phase::Inject);
+    let sums = watch.tally.units_of(Phase::Inject);
     for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
         seen.inject = watch.blocks(mark, rule, undecided);
         let bystanders = &sums[Arm::Bystander as usize];
         seen.bystanders = Counted { bad: bystanders.bad[rule], of: bystanders.decided[rule] };
     }
     let control = watch.experiment.slice.control.ratio();
-    let units = watch.tally.units(Phase::Inject, u32::MAX);
+    let units = watch.tally.units(Phase::Inject, 0, u32::MAX);
+    let sticky = watch.experiment.slice.by.is_sticky();
     let steps = |tick: u32| step(watch, TICK * tick, watch.inject_length);
     let arrivals = units.iter().filter_map(|(tick, arms)| {
         let (now, share) = steps(*tick);
         // A step of the ramp does not fall on a tick: those around it are mixed.
         let mixed = steps(tick + 2).0 != now || steps(tick.saturating_sub(1)).0 != now;
-        (!mixed).then_some((arms[0].arrived, arms[1].arrived, share / (share + control)))
+        // Of people who come again and again, a later step only brings those who are new to the treatment.
+        let uneven = sticky && now > 0;
+        (!mixed && !uneven).then_some((arms[0].arrived, arms[1].arrived, share / (share + control)))
     });
     evidence.arrivals = arrivals.collect();
 }
 
 fn collect_recovery(watch: &Watch<'_>, mark: PhaseMark, until: u32, evidence: &mut Evidence) {
-    let units = watch.tally.units(Phase::Recovery, u32::MAX);
+    let units = watch.tally.units(Phase::Recovery, 0, u32::MAX);
     let second_half = units.into_iter().filter(|(tick, _)| (until / 2..until).contains(tick)).collect();
     for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
         seen.recovery = crate::measure::block::cut(&second_half, rule, u32::MAX, Undecided::Bad);

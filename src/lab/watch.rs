@@ -132,9 +132,9 @@ impl Watch<'_> {
 
     /// The blocks of one indicator.
     pub(super) fn blocks(&self, mark: PhaseMark, rule: usize, undecided: Undecided) -> Vec<Pair> {
+        // Unless units are waited for, the phase is over, and with it everybody's window.
         let complete = if undecided == Undecided::Wait { self.complete(mark) } else { u32::MAX };
-        let units = self.tally.units(mark.phase, self.complete(mark));
-        block::cut(&units, rule, complete, undecided)
+        block::cut(&self.tally.units(mark.phase, 0, complete), rule, complete, undecided)
     }
 
     /// Notes which bounds have been shown broken by now.

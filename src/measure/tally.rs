@@ -1,6 +1,6 @@
 //! The sum of what all workers saw, by phase and tick.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map};
 
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
@@ -44,6 +44,8 @@ pub struct Tally {
     /// How many ticks a sticky unit is watched; nothing where the unit is the request.
     window: Option<u32>,
     people: HashMap<(Phase, Arm, u64), Person>,
+    /// Who came first in which tick, so that nobody looks at all people to find the latest.
+    newcomers: BTreeMap<(Phase, u32), Vec<(Arm, u64)>>,
     latencies: BTreeMap<(Phase, Arm), Histogram<u32>>,
     /// When ticks of decisions began to be counted.
     began: Instant,
@@ -59,8 +61,13 @@ pub struct Tally {
 #[derive(Clone, Copy, Debug)]
 struct Person {
     first: u32,
-    requests: Counts,
+    arrived: u32,
+    decided: [u32; MAX_RULES],
+    bad: [u32; MAX_RULES],
 }
+
+/// People who are told apart, at most: 100 MiB. Whoever comes later, in either arm, is nobody's unit.
+const MOST_PEOPLE: usize = 500_000;
 
 impl Tally {
     /// Nothing yet, from so many workers; with `window`, units are people who are watched for so many ticks.
@@ -69,6 +76,7 @@ impl Tally {
             requests: Ticks::new(),
             window,
             people: HashMap::new(),
+            newcomers: BTreeMap::new(),
             latencies: BTreeMap::new(),
             began: Instant::now(),
             decisions: BTreeMap::new(),
@@ -117,16 +125,24 @@ impl Tally {
 
     fn enter(&mut self, entry: &Entry) {
         let Some(window) = self.window else { return };
-        let person = self.people.entry((entry.phase, entry.arm, entry.key));
-        let person = person.or_insert(Person { first: entry.tick, requests: Counts::default() });
-        if entry.tick.saturating_sub(person.first) >= window {
+        let Entry { key, arm, phase, tick: first, .. } = *entry;
+        let crowded = self.people.len() >= MOST_PEOPLE;
+        let person = match self.people.entry((phase, arm, key)) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(_) if crowded => return,
+            hash_map::Entry::Vacant(new) => {
+                self.newcomers.entry((phase, first)).or_default().push((arm, key));
+                new.insert(Person { first, arrived: 0, decided: [0; MAX_RULES], bad: [0; MAX_RULES] })
+            }
+        };
+        if first.saturating_sub(person.first) >= window {
             return;
         }
         match entry.decided {
-            None => person.requests.arrived += 1,
+            None => person.arrived += 1,
             Some((rule, bad)) => {
-                person.requests.decided[rule as usize] += 1;
-                person.requests.bad[rule as usize] += f64::from(bad);
+                person.decided[rule as usize] += 1;
+                person.bad[rule as usize] += u32::from(bad);
             }
         }
     }
@@ -162,24 +178,36 @@ impl Tally {
         self.requests.range((phase, from)..=(phase, u32::MAX)).map(|((_, tick), arms)| (*tick, arms))
     }
 
-    /// Units by the tick of their arrival. People are decided when their window is over at tick `now`.
-    pub fn units(&self, phase: Phase, now: u32) -> BTreeMap<u32, [Counts; 3]> {
+    /// Units by the tick of their arrival, from a tick on. People are decided when their window is over at tick `now`.
+    pub fn units(&self, phase: Phase, from: u32, now: u32) -> BTreeMap<u32, [Counts; 3]> {
         let Some(window) = self.window else {
-            return self.requests(phase).map(|(tick, arms)| (tick, *arms)).collect();
+            return self.requests_from(phase, from).map(|(tick, arms)| (tick, *arms)).collect();
         };
-        let mut ticks: BTreeMap<u32, [Counts; 3]> = BTreeMap::new();
-        for ((_, arm, _), person) in self.people.iter().filter(|((of, ..), _)| *of == phase) {
-            let counts = &mut ticks.entry(person.first).or_default()[*arm as usize];
-            counts.arrived += 1;
-            if now < person.first + window {
-                continue;
-            }
-            for rule in (0..MAX_RULES).filter(|rule| person.requests.is_decided(*rule)) {
-                counts.decided[rule] += 1;
-                counts.bad[rule] += person.requests.bad[rule] / person.requests.arrived as f64;
+        let mut ticks = BTreeMap::new();
+        for ((_, tick), people) in self.newcomers.range((phase, from)..=(phase, u32::MAX)) {
+            let arms: &mut [Counts; 3] = ticks.entry(*tick).or_default();
+            for (arm, key) in people {
+                let (person, counts) = (&self.people[&(phase, *arm, *key)], &mut arms[*arm as usize]);
+                counts.arrived += 1;
+                if now.saturating_sub(*tick) < window {
+                    continue;
+                }
+                for rule in (0..MAX_RULES).filter(|rule| person.decided[*rule] >= person.arrived) {
+                    counts.decided[rule] += 1;
+                    counts.bad[rule] += f64::from(person.bad[rule]) / f64::from(person.arrived.max(1));
+                }
             }
         }
         ticks
+    }
+
+    /// The units of a phase that is over, by arm: nobody's window lasts longer than the phase.
+    pub fn units_of(&self, phase: Phase) -> [Counts; 3] {
+        let mut sums = [Counts::default(); 3];
+        for arms in self.units(phase, 0, u32::MAX).values() {
+            sums.iter_mut().zip(arms).for_each(|(sum, counts)| sum.add(counts));
+        }
+        sums
     }
 
     /// The sum of a phase's requests by arm.
