@@ -7,7 +7,7 @@ use super::bound::{Allowed, Bound, Levels, QUIET};
 use super::evidence::{Ended, Evidence, Reach, Seen};
 use super::missing::missing;
 use crate::experiment::{Ending, Experiment};
-use crate::measure::block::Pair;
+use crate::measure::block::{self, Pair, Ticks, Undecided};
 use crate::report::{BoundVerdict, Counted};
 use crate::stats::interval::{mantel_haenszel, newcombe, wilson};
 use crate::stats::ratio::{SAMPLE_RATIO_ALARM, SampleRatio};
@@ -94,9 +94,55 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     }
 }
 
-/// Whether a bound has been shown crossed by now, and in which block: asked again and again while the fault is on.
-pub fn broken_in(bound: &Bound, seen: &Seen, levels: Levels) -> Option<usize> {
-    path(bound, Side::Broken, &seen.inject, prior(seen)).iter().position(|log_e| *log_e >= levels.broken)
+/// Whether a bound has been shown crossed by now: asked again and again while the fault is on, so it goes on where it
+/// stopped.
+#[derive(Clone, Debug)]
+pub(super) struct SoFar {
+    indicator: usize,
+    process: Process,
+    /// The first tick that is in no block yet.
+    pub(super) from: u32,
+}
+
+impl SoFar {
+    pub(super) fn new(bound: &Bound, seen: &Seen) -> Self {
+        let process = Process::new(bound.allowed, Side::Broken, prior(seen));
+        Self { indicator: bound.indicator, process, from: 0 }
+    }
+
+    /// Takes the blocks that can be judged by now; ln E after the one where it was largest.
+    pub(super) fn look(&mut self, units: &Ticks, complete: u32) -> f64 {
+        let units = units.range(self.from..);
+        let mut highest: f64 = 0.0;
+        for block in block::cut(units, self.indicator, complete, Undecided::Wait) {
+            highest = highest.max(self.process.push(&block));
+            self.from = block.last_tick + 1;
+        }
+        highest
+    }
+}
+
+/// A bound's e-process.
+#[derive(Clone, Debug)]
+enum Process {
+    One(OneArm),
+    Two(TwoArm),
+}
+
+impl Process {
+    fn new(allowed: Allowed, side: Side, p0: f64) -> Self {
+        match allowed {
+            Allowed::Max(max) => Self::One(OneArm::new(side, max, p0)),
+            Allowed::More(margin) => Self::Two(TwoArm::new(side, margin, p0)),
+        }
+    }
+
+    fn push(&mut self, block: &Pair) -> f64 {
+        match self {
+            Self::One(process) => process.push(block.bad_t, block.n_t as f64),
+            Self::Two(process) => process.push(pair(block)),
+        }
+    }
 }
 
 /// What the experts expect: all matching traffic of baseline, frozen when the fault begins (decisions.md 2.20).
@@ -106,16 +152,8 @@ fn prior(seen: &Seen) -> f64 {
 
 /// ln E after each block.
 fn path(bound: &Bound, side: Side, blocks: &[Pair], p0: f64) -> Vec<f64> {
-    match bound.allowed {
-        Allowed::Max(max) => {
-            let mut process = OneArm::new(side, max, p0);
-            blocks.iter().map(|block| process.push(block.bad_t, block.n_t as f64)).collect()
-        }
-        Allowed::More(margin) => {
-            let mut process = TwoArm::new(side, margin, p0);
-            blocks.iter().map(|block| process.push(pair(block))).collect()
-        }
-    }
+    let mut process = Process::new(bound.allowed, side, p0);
+    blocks.iter().map(|block| process.push(block)).collect()
 }
 
 fn pair(block: &Pair) -> Block {

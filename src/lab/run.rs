@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bound::Bound;
 use super::evidence::{Ended, Evidence, Seen};
-use super::judge::{self, judge};
+use super::judge::{self, SoFar, judge};
 use super::preflight::Refusal;
 use super::watch::{Cut, Watch};
 use super::write::{self, Facts};
@@ -343,9 +343,11 @@ async fn inject<'e>(
         format!("inject began at {}: {}, for {}", watch.experiment.inject.at, faults.join(" and "), Span::from(length));
     watch.say("run", text);
     let observe = watch.experiment.observe.get();
+    let bounds = watch.bounds.iter();
+    let mut so_far: Vec<SoFar> = bounds.map(|bound| SoFar::new(bound, &baseline[bound.indicator])).collect();
     let look = |watch: &mut Watch<'_>| {
         ramp(watch, mark, length);
-        watch.judge_so_far(mark, baseline);
+        watch.judge_so_far(mark, &mut so_far);
         let broken = watch.broken_after.iter().flatten().min().copied();
         if broken.is_some_and(|after| mark.since.elapsed() >= after + observe) {
             return Some(Cut::Broken);
@@ -474,7 +476,7 @@ fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
 fn collect_inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, evidence: &mut Evidence) {
     let sums = watch.tally.units_of(Phase::Inject);
     for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
-        seen.inject = watch.blocks(mark, rule, undecided);
+        seen.inject = watch.blocks(mark.phase, rule, undecided);
         let bystanders = &sums[Arm::Bystander as usize];
         seen.bystanders = Counted { bad: bystanders.bad[rule], of: bystanders.decided[rule] };
     }

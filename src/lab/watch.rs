@@ -9,8 +9,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::bound::Bound;
-use super::evidence::Seen;
 use super::guard::Rules;
+use super::judge::SoFar;
 use super::run::Stop;
 use super::{Progress, plan};
 use crate::experiment::Experiment;
@@ -130,24 +130,20 @@ impl Watch<'_> {
         self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally)).map(Cut::Guard)
     }
 
-    /// The blocks of one indicator.
-    pub(super) fn blocks(&self, mark: PhaseMark, rule: usize, undecided: Undecided) -> Vec<Pair> {
-        // Unless units are waited for, the phase is over, and with it everybody's window.
-        let complete = if undecided == Undecided::Wait { self.complete(mark) } else { u32::MAX };
-        block::cut(&self.tally.units(mark.phase, 0, complete), rule, complete, undecided)
+    /// The blocks of one indicator in a phase that is over, and with it everybody's window.
+    pub(super) fn blocks(&self, phase: Phase, rule: usize, undecided: Undecided) -> Vec<Pair> {
+        block::cut(&self.tally.units(phase, 0, u32::MAX), rule, u32::MAX, undecided)
     }
 
     /// Notes which bounds have been shown broken by now.
-    pub(super) fn judge_so_far(&mut self, mark: PhaseMark, baseline: &[Seen]) {
+    pub(super) fn judge_so_far(&mut self, mark: PhaseMark, so_far: &mut [SoFar]) {
         let levels = plan::levels(&self.experiment);
-        for index in 0..self.bounds.len() {
-            if self.broken_after[index].is_some() {
-                continue;
-            }
-            let bound = &self.bounds[index];
-            let inject = self.blocks(mark, bound.indicator, Undecided::Wait);
-            let seen = Seen { inject, ..baseline[bound.indicator].clone() };
-            if super::judge::broken_in(bound, &seen, levels).is_some() {
+        let complete = self.complete(mark);
+        let from = so_far.iter().map(|process| process.from).min().unwrap_or_default();
+        let units = self.tally.units(mark.phase, from, complete);
+        for (index, process) in so_far.iter_mut().enumerate() {
+            if process.look(&units, complete) >= levels.broken && self.broken_after[index].is_none() {
+                let bound = &self.bounds[index];
                 let after = mark.since.elapsed();
                 let text = format!("{}: shown broken after {:.1} s ({})", bound.name, after.as_secs_f64(), bound.words);
                 self.broken_after[index] = Some(after);
