@@ -44,9 +44,6 @@ pub fn judge(experiment: &Experiment, evidence: &Evidence) -> Judgement {
 }
 
 fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, levels: Levels) -> (Ending, String) {
-    if let Ended::Invalid(why) = &evidence.ended {
-        return (Ending::Invalid, why.clone());
-    }
     if let Ended::Never(why) = &evidence.ended {
         return (Ending::Inconclusive, why.clone());
     }
@@ -54,6 +51,13 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     let finished = matches!(evidence.ended, Ended::Planned | Ended::Broken);
     if reach.faulted == 0 && (finished || reach.treated >= ENOUGH_FAULTED) {
         return (Ending::Invalid, not_reached(reach));
+    }
+    let invalid = match &evidence.ended {
+        Ended::Invalid(why) => Some(why.clone()),
+        _ => None,
+    };
+    if let Some(why) = invalid.clone().filter(|_| reach.faulted == 0) {
+        return (Ending::Invalid, why);
     }
     let mut ratio = SampleRatio::default();
     for (treated, control, rho) in &evidence.arrivals {
@@ -68,14 +72,16 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     let unwell: Vec<Option<String>> =
         bounds.iter().map(|bound| control_unwell(bound, &evidence.indicators[bound.indicator])).collect();
     for ((bound, verdict), unwell) in bounds.iter().zip(verdicts).zip(&unwell) {
-        // An absolute bound says nothing about the fault when the untreated cross it too.
-        let ours = matches!(bound.allowed, Allowed::More(_)) || unwell.is_none();
+        let ours = unwell.is_none() || is_ours(bound, &evidence.indicators[bound.indicator], levels);
         if verdict.log_e_broken >= levels.broken && ours {
             return (Ending::Broken, format!("{}: {}", bound.name, verdict.why));
         }
         if verdict.log_e_not_recovered.is_some_and(|log_e| log_e >= levels.broken) && ours {
             return (Ending::Broken, format!("{}: not well again after the fault was gone", bound.name));
         }
+    }
+    if let Some(why) = invalid {
+        return (Ending::Invalid, why);
     }
     if let Ended::Early(by) = &evidence.ended {
         return (Ending::Halted, format!("ended before its plan: {by}"));
@@ -85,7 +91,12 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     }
     let open = verdicts.iter().find(|verdict| verdict.ending != Ending::Held);
     match open {
+        // The fault was taken off for a bound that the whole evidence does not show crossed.
+        _ if evidence.ended != Ended::Planned => {
+            (Ending::Inconclusive, "the fault was taken off before the planned end".into())
+        }
         Some(open) => (Ending::Inconclusive, format!("{}: {}", open.indicator, open.why)),
+        None if verdicts.is_empty() => (Ending::Inconclusive, "there is no bound that evidence decides".into()),
         None if reach.faulted < ENOUGH_FAULTED => {
             let faulted = reach.faulted;
             (Ending::Invalid, format!("only {faulted} calls met the fault; {ENOUGH_FAULTED} are needed to say held"))
@@ -262,6 +273,15 @@ pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether the treatment crossed a bound by the fault, although control was unwell: an absolute bound says nothing about
+/// the fault when the untreated cross it too, unless what the treatment has *more* than they is above it already.
+fn is_ours(bound: &Bound, seen: &Seen, levels: Levels) -> bool {
+    let Allowed::Max(max) = bound.allowed else { return true };
+    let mut process = Process::new(Allowed::More(max), Side::Broken, prior(seen));
+    let path: Vec<f64> = seen.inject.iter().map(|block| process.push(block)).collect();
+    highest(&path) >= levels.broken
 }
 
 /// Why control was unwell, if it was.
