@@ -240,6 +240,7 @@ fn estimate(bound: &Bound, blocks: &[Pair], treated: Counted, control: Counted) 
 
 /// Why a run says nothing: the baseline was not what the hypothesis takes for granted (decisions.md 2.5).
 pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
+    let absolute = bounds.iter().any(|bound| matches!(bound.allowed, Allowed::Max(_)));
     for bound in bounds {
         let seen = &seen[bound.indicator];
         match bound.allowed {
@@ -254,6 +255,8 @@ pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
                     ));
                 }
             }
+            // A run with a `max` has said what quiet is.
+            Allowed::More(_) if absolute => {}
             Allowed::More(margin) => {
                 let apart = |turn: fn(&Pair) -> Pair| {
                     let mut process = TwoArm::new(Side::Broken, margin, margin / 2.0);

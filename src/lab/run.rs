@@ -449,7 +449,13 @@ fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
     let middle = mark.tick(Instant::now()) / 2;
     (0..watch.experiment.steady_state.len())
         .map(|rule| {
-            let counted = |counts: &Counts| Counted { bad: counts.bad[rule], of: counts.decided[rule] };
+            // A threshold at the 95th percentile is known when baseline is over: one in twenty was slower, by its meaning.
+            let measure = &watch.experiment.steady_state[rule].measure;
+            let relative = matches!(measure, Measure::SlowRate { over: Threshold::BaselineP95, .. });
+            let counted = |counts: &Counts| match relative {
+                true => Counted { bad: 0.05 * counts.arrived as f64, of: counts.arrived },
+                false => Counted { bad: counts.bad[rule], of: counts.decided[rule] },
+            };
             let [_, control, bystanders] = sums.each_ref().map(counted);
             let mut all = Counts::default();
             sums.iter().for_each(|counts| all.add(counts));
