@@ -349,8 +349,14 @@ fn not_reached(reach: &Reach) -> String {
     if reach.eligible > 0 {
         return format!("the fault was not applied: all {} eligible calls were spared", reach.eligible);
     }
-    if reach.carried > 0 {
+    if reach.no_match > 0 {
         return "the fault was not applied: calls of the treatment came, and none matched what is to be faulted".into();
+    }
+    if reach.protected_calls > 0 {
+        return "the fault was not applied: all calls of the treatment were on protected routes".into();
+    }
+    if reach.carried > 0 {
+        return "the fault was not applied: no call of the treatment came while it was on".into();
     }
     if reach.uncarried > 0 {
         return format!(
