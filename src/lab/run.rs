@@ -10,7 +10,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bound::Bound;
 use super::evidence::{Ended, Evidence, Seen};
-use super::judge::{self, judge};
+use super::judge::{self, SoFar, judge};
 use super::preflight::Refusal;
 use super::watch::{Cut, Watch};
 use super::write::{self, Facts};
@@ -294,7 +294,7 @@ async fn baseline(watch: &mut Watch<'_>) -> (PhaseMark, Result<(), Ended>) {
         Length::Auto { at_most } => (plan::QUIET_PHASE, at_most.map(Span::get)),
     };
     let units = |watch: &Watch<'_>| watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
-    let look = |watch: &mut Watch<'_>, complete| watch.guarded(Phase::Baseline, complete);
+    let look = |watch: &mut Watch<'_>| watch.guarded();
     let done = |watch: &mut Watch<'_>| {
         let elapsed = mark.since.elapsed();
         let enough = matches!(length, Length::Fixed(_)) || units(watch) >= plan::BASELINE_UNITS;
@@ -309,7 +309,7 @@ fn ready(watch: &Watch<'_>, baseline: PhaseMark, seen: &[Seen], longest: Duratio
     if let Some(why) = judge::baseline_unquiet(&watch.bounds, seen) {
         return Err(Ended::Never(format!("the baseline was not quiet, so nothing was injected: {why}")));
     }
-    let units: u64 = watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum();
+    let units: u64 = watch.tally.units_of(Phase::Baseline).iter().map(|counts| counts.arrived).sum();
     let rate = units as f64 / baseline.since.elapsed().as_secs_f64().max(0.001);
     let p0 = |indicator: usize| {
         let Counted { bad, of } = seen[indicator].baseline;
@@ -346,14 +346,16 @@ async fn inject<'e>(
         format!("inject began at {}: {}, for {}", watch.experiment.inject.at, faults.join(" and "), Span::from(length));
     watch.say("run", text);
     let observe = watch.experiment.observe.get();
-    let look = |watch: &mut Watch<'_>, complete| {
+    let bounds = watch.bounds.iter();
+    let mut so_far: Vec<SoFar> = bounds.map(|bound| SoFar::new(bound, &baseline[bound.indicator])).collect();
+    let look = |watch: &mut Watch<'_>| {
         ramp(watch, mark, length);
-        watch.judge_so_far(mark, baseline);
+        watch.judge_so_far(mark, &mut so_far);
         let broken = watch.broken_after.iter().flatten().min().copied();
         if broken.is_some_and(|after| mark.since.elapsed() >= after + observe) {
             return Some(Cut::Broken);
         }
-        watch.guarded(Phase::Inject, complete)
+        watch.guarded()
     };
     let cut = watch.until(mark, length, look, |_| mark.since.elapsed() >= length).await;
     match cut {
@@ -401,7 +403,7 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
     };
     let mut held = injection;
     let mut waiting = planned;
-    let look = |watch: &mut Watch<'_>, _| {
+    let look = |watch: &mut Watch<'_>| {
         if waiting
             && (watch.is_decided(inject, u32::MAX) && watch.complete(inject) > 0 || mark.since.elapsed() >= bound)
         {
@@ -417,7 +419,7 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
         let rest = bound.saturating_sub(mark.since.elapsed());
         let deadline = Instant::now() + rest;
         let decided = move |watch: &mut Watch<'_>| watch.is_decided(inject, u32::MAX) || Instant::now() >= deadline;
-        watch.until(mark, length, |_, _| None, decided).await;
+        watch.until(mark, length, |_| None, decided).await;
         collect_inject(watch, inject, Undecided::Bad, evidence);
     }
     drop(held);
@@ -429,7 +431,7 @@ async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<In
     let deadline = Instant::now() + bound.min(Duration::from_secs(5));
     let judged_until = mark.tick(mark.since + length);
     let decided = move |watch: &mut Watch<'_>| watch.is_decided(mark, judged_until) || Instant::now() >= deadline;
-    watch.until(mark, length, |_, _| None, decided).await;
+    watch.until(mark, length, |_| None, decided).await;
     collect_recovery(watch, mark, judged_until, evidence);
 }
 
@@ -445,12 +447,18 @@ fn last_decision(experiment: &Experiment) -> Duration {
 }
 
 fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
-    let sums = watch.tally.sum(Phase::Baseline);
-    let units = watch.tally.units(Phase::Baseline, u32::MAX);
+    let sums = watch.tally.units_of(Phase::Baseline);
+    let units = watch.tally.units(Phase::Baseline, 0, u32::MAX);
     let middle = mark.tick(Instant::now()) / 2;
     (0..watch.experiment.steady_state.len())
         .map(|rule| {
-            let counted = |counts: &Counts| Counted { bad: counts.bad[rule], of: counts.decided[rule] };
+            // A threshold at the 95th percentile is known when baseline is over: one in twenty was slower, by its meaning.
+            let measure = &watch.experiment.steady_state[rule].measure;
+            let relative = matches!(measure, Measure::SlowRate { over: Threshold::BaselineP95, .. });
+            let counted = |counts: &Counts| match relative {
+                true => Counted { bad: 0.05 * counts.arrived as f64, of: counts.arrived },
+                false => Counted { bad: counts.bad[rule], of: counts.decided[rule] },
+            };
             let [_, control, bystanders] = sums.each_ref().map(counted);
             let mut all = Counts::default();
             sums.iter().for_each(|counts| all.add(counts));
@@ -475,26 +483,29 @@ fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
 }
 
 fn collect_inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, evidence: &mut Evidence) {
-    let sums = watch.tally.sum(Phase::Inject);
+    let sums = watch.tally.units_of(Phase::Inject);
     for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
-        seen.inject = watch.blocks(mark, rule, undecided);
+        seen.inject = watch.blocks(mark.phase, rule, undecided);
         let bystanders = &sums[Arm::Bystander as usize];
         seen.bystanders = Counted { bad: bystanders.bad[rule], of: bystanders.decided[rule] };
     }
     let control = watch.experiment.slice.control.ratio();
-    let units = watch.tally.units(Phase::Inject, u32::MAX);
+    let units = watch.tally.units(Phase::Inject, 0, u32::MAX);
+    let sticky = watch.experiment.slice.by.is_sticky();
     let steps = |tick: u32| step(watch, TICK * tick, watch.inject_length);
     let arrivals = units.iter().filter_map(|(tick, arms)| {
         let (now, share) = steps(*tick);
         // A step of the ramp does not fall on a tick: those around it are mixed.
         let mixed = steps(tick + 2).0 != now || steps(tick.saturating_sub(1)).0 != now;
-        (!mixed).then_some((arms[0].arrived, arms[1].arrived, share / (share + control)))
+        // Of people who come again and again, a later step only brings those who are new to the treatment.
+        let uneven = sticky && now > 0;
+        (!mixed && !uneven).then_some((arms[0].arrived, arms[1].arrived, share / (share + control)))
     });
     evidence.arrivals = arrivals.collect();
 }
 
 fn collect_recovery(watch: &Watch<'_>, mark: PhaseMark, until: u32, evidence: &mut Evidence) {
-    let units = watch.tally.units(Phase::Recovery, u32::MAX);
+    let units = watch.tally.units(Phase::Recovery, 0, u32::MAX);
     let second_half = units.into_iter().filter(|(tick, _)| (until / 2..until).contains(tick)).collect();
     for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
         seen.recovery = crate::measure::block::cut(&second_half, rule, u32::MAX, Undecided::Bad);

@@ -33,6 +33,8 @@ pub(super) fn reach(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &mut
         treated: inject.map_or(0, |_| tally.sum(Phase::Inject)[Arm::Treatment as usize].arrived),
         carried: tally.noted(Note::CarriedTreatment) + tally.noted(Note::CarriedControl),
         uncarried: tally.noted(Note::Uncarried),
+        no_match: tally.noted(Note::SparedNoMatch),
+        protected_calls: tally.noted(Note::SparedProtected),
         eligible: tally.noted(Note::Eligible),
         faulted: tally.noted(Note::Faulted),
         exposed: tally.operations.exposed().count() as u64,
