@@ -96,9 +96,9 @@ impl Lab {
         let load = self.load(&order, &watch.trial, places.0)?;
         watch.say("run", "baseline began: both arms, no fault");
 
-        let (baseline, ended) = baseline(&mut watch).await;
-        let seen = seen_in_baseline(&watch, baseline);
         let longest = self.limits.max_duration.get();
+        let (baseline, ended) = baseline(&mut watch, longest).await;
+        let seen = seen_in_baseline(&watch, baseline);
         let go = ended.and_then(|()| ready(&watch, baseline, &seen, longest));
 
         let mut evidence = Evidence { indicators: seen, ..Evidence::default() };
@@ -286,19 +286,19 @@ fn rule(measure: &Measure) -> Rule {
 }
 
 /// Both arms, no fault: how things are, and whether the arms are alike.
-async fn baseline(watch: &mut Watch<'_>) -> (PhaseMark, Result<(), Ended>) {
+async fn baseline(watch: &mut Watch<'_>, longest: Duration) -> (PhaseMark, Result<(), Ended>) {
     let mark = watch.begin(Phase::Baseline);
     let length = watch.experiment.phases.baseline;
     let (least, at_most) = match length {
-        Length::Fixed(span) => (span.get(), Some(span.get())),
-        Length::Auto { at_most } => (plan::QUIET_PHASE, at_most.map(Span::get)),
+        Length::Fixed(span) => (span.get(), span.get()),
+        Length::Auto { at_most } => (plan::QUIET_PHASE, at_most.map_or(plan::AT_MOST, Span::get).min(longest)),
     };
-    let units = |watch: &Watch<'_>| watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
+    let units = |watch: &Watch<'_>| watch.tally.units_of(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
     let look = |watch: &mut Watch<'_>| watch.guarded().or_else(|| watch.deserted(mark));
     let done = |watch: &mut Watch<'_>| {
         let elapsed = mark.since.elapsed();
         let enough = matches!(length, Length::Fixed(_)) || units(watch) >= plan::BASELINE_UNITS;
-        elapsed >= least && (enough || at_most.is_some_and(|most| elapsed >= most))
+        (elapsed >= least && enough) || elapsed >= at_most
     };
     let cut = watch.until(mark, least, look, done).await;
     (mark, cut.map_or(Ok(()), |cut| Err(ended(cut, watch))))
