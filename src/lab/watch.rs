@@ -1,5 +1,6 @@
 //! Watching a phase: taking in what workers recorded, looking at it every tick, and noticing why it must end.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ impl Watch<'_> {
                 Some(batch) = self.batches.recv() => self.tally.add(batch),
                 _ = ticks.tick() => {
                     self.show(mark, planned);
-                    if let Some(cut) = look(self).or_else(|| self.deserted(mark)) {
+                    if let Some(cut) = look(self) {
                         return Some(cut);
                     }
                     if done(self) {
@@ -152,14 +153,15 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether every unit that arrived in a phase before a tick is decided by every indicator.
-    pub(super) fn is_decided(&self, mark: PhaseMark, before: u32) -> bool {
+    /// Whether every unit that arrived in some ticks of a phase is decided by every indicator.
+    pub(super) fn is_decided(&self, mark: PhaseMark, arrived: Range<u32>) -> bool {
         let rules = self.experiment.steady_state.len();
-        let mut ticks = self.tally.requests(mark.phase).take_while(|(tick, _)| *tick < before);
+        let mut ticks = self.tally.requests_from(mark.phase, arrived.start).take_while(|(tick, _)| *tick < arrived.end);
         ticks.all(|(_, arms)| arms[..2].iter().all(|counts| (0..rules).all(|rule| counts.is_decided(rule))))
     }
 
-    fn deserted(&self, mark: PhaseMark) -> Option<Cut> {
+    /// Why the run must end for want of traffic, if it must.
+    pub(super) fn deserted(&self, mark: PhaseMark) -> Option<Cut> {
         let ticks = (NO_TRAFFIC.as_millis() / TICK.as_millis()) as u32;
         let from = self.complete(mark).checked_sub(ticks)?;
         let came = self.tally.requests_from(mark.phase, from).next().is_some();

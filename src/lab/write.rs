@@ -132,7 +132,7 @@ fn seen(ending: Ending, reason: &str, bounds: &[BoundVerdict]) -> String {
     match ending {
         Ending::Held | Ending::Broken => {
             let told: Vec<String> = bounds.iter().filter(|bound| bound.ending == ending).map(figures).collect();
-            if told.is_empty() { reason.to_owned() } else { format!("{}.", told.join("; ")) }
+            if told.is_empty() { format!("{reason}.") } else { format!("{}.", told.join("; ")) }
         }
         _ => format!("{reason}."),
     }
@@ -264,25 +264,32 @@ fn series(watch: &Watch<'_>) -> Vec<Point> {
     points.into_iter().map(|(second, arms)| Point { second, arms }).collect()
 }
 
-/// Well again from the first tick on after which every tick of the treatment is inside its bounds.
+/// Well again from the first tick from which on the treatment as a whole stays inside its bounds to the end: a tick alone
+/// has so few units that one bad one, as there are some on any day, would put it outside.
 fn recovery(watch: &Watch<'_>, evidence: &Evidence, bounds: &[BoundVerdict]) -> Option<Recovery> {
-    if !evidence.recovery_seen {
+    let measured = bounds.iter().any(|bound| bound.log_e_not_recovered.is_some());
+    if !evidence.recovery_seen || !measured {
         return None;
     }
     let recovered = bounds.iter().all(|bound| bound.log_e_not_recovered.is_none_or(|log_e| log_e < bound.needs_broken));
-    let mut last_bad = None;
-    for (tick, arms) in watch.tally.requests(Phase::Recovery) {
-        let outside = watch.bounds.iter().any(|bound| {
-            let [treated, control, _] = arms.each_ref().map(|counts| counted(counts, bound.indicator));
+    let ticks: Vec<_> = watch.tally.requests(Phase::Recovery).collect();
+    let mut sums = [Counts::default(); 3];
+    let mut well = None;
+    for (tick, arms) in ticks.iter().rev() {
+        sums.iter_mut().zip(*arms).for_each(|(sum, counts)| sum.add(counts));
+        let inside = watch.bounds.iter().all(|bound| {
+            let [treated, control, _] = sums.each_ref().map(|counts| counted(counts, bound.indicator));
             let against = if bound.increase.is_some() { control.share() } else { 0.0 };
-            treated.of > 0 && treated.share() > against + bound.margin()
+            treated.share() <= against + bound.margin()
         });
-        if outside {
-            last_bad = Some(tick);
+        if inside {
+            well = Some(*tick);
         }
     }
-    let after = last_bad.map_or(0, |tick| (TICK * (tick + 1)).as_millis() as u64);
-    Some(Recovery { recovered, after_ms: recovered.then_some(after) })
+    // Nobody came before the first of these ticks: whoever comes then is as well as those who came at once.
+    let first = ticks.first().map(|(tick, _)| *tick);
+    let after = well.map(|tick| if Some(tick) == first { 0 } else { (TICK * tick).as_millis() as u64 });
+    Some(Recovery { recovered, after_ms: after.filter(|_| recovered) })
 }
 
 fn surprise(experiment: &Experiment, ending: Ending) -> Option<Surprise> {
@@ -314,10 +321,13 @@ fn questions(ending: Ending, missing: &Option<String>) -> Vec<String> {
 /// The first level from evidence, the rest for people.
 fn whys(bounds: &[BoundVerdict], findings: &[Finding]) -> Vec<Why> {
     let cause = findings.iter().find(|finding| finding.advice.is_some()).or(findings.first());
-    let asked = bounds.iter().filter(|bound| bound.ending == Ending::Broken).map(|bound| {
+    let not_well = |bound: &BoundVerdict| bound.log_e_not_recovered.is_some_and(|log_e| log_e >= bound.needs_broken);
+    let asked = bounds.iter().filter(|bound| bound.ending == Ending::Broken || not_well(bound)).map(|bound| {
         let deeper = Why { question: "Why?".to_owned(), answer: None, evidence: None, whys: Vec::new() };
+        let crossed = bound.ending == Ending::Broken;
+        let what = if crossed { "cross its bound" } else { "not get well again when the fault was gone" };
         Why {
-            question: format!("Why did “{}” cross its bound?", bound.indicator),
+            question: format!("Why did “{}” {what}?", bound.indicator),
             answer: cause.map(|finding| finding.text.clone()),
             evidence: cause.map(|finding| finding.evidence.clone()),
             whys: vec![deeper],
