@@ -15,7 +15,7 @@ use crate::document::Problems;
 use crate::experiment::{Ending, Experiment};
 use crate::lab::{Order, follow_up};
 use crate::ledger::{Ledger, new_run_id};
-use crate::report::{Report, files, junit};
+use crate::report::{Report, files, junit, markdown};
 use crate::units::Seed;
 
 /// Conduct experiments and write their reports.
@@ -100,6 +100,9 @@ impl Run {
         if let Some(path) = &self.junit {
             std::fs::write(path, junit::render(&reports))
                 .map_err(|error| anyhow::anyhow!("{}: {error}; the reports themselves are written", path.display()))?;
+        }
+        if let Err(error) = job_summary(&reports) {
+            anstream::eprintln!("warning: the job summary cannot be written: {error}");
         }
         let signal = *asked.borrow();
         app.drain().await;
@@ -189,6 +192,7 @@ fn follow_up_of(ledger: &Ledger, failure: &str) -> anyhow::Result<(documents::Do
 
 /// Conducts one experiment, shows it, and writes its report.
 pub(super) async fn conduct(app: &App, order: Order, place: Place, output: Output) -> anyhow::Result<Report> {
+    known_before(app, &order.experiment);
     let started = app.control.start(order, false)?;
     follow(started.progress, place).await;
     let report = started.result.await??;
@@ -208,6 +212,32 @@ pub(super) async fn conduct(app: &App, order: Order, place: Place, output: Outpu
         Output::Json => print(json!({ "report": report, "folder": folder })),
     }
     Ok(report)
+}
+
+/// Failures of the same experiment, fault or place: who runs it again should know what it broke before.
+fn known_before(app: &App, experiment: &Experiment) {
+    let kind = experiment.inject.faults.first().map_or("", |fault| fault.kind());
+    let similar =
+        app.ledger.as_ref().and_then(|ledger| ledger.similar(&experiment.name, kind, &experiment.inject.at).ok());
+    for failure in similar.unwrap_or_default() {
+        anstream::eprintln!("seen before: {}  {}  ({})", failure.id, failure.title, failure.state.word());
+    }
+}
+
+/// GitHub shows what is appended to this file beside the job; it takes 1 MiB a step.
+fn job_summary(reports: &[Report]) -> std::io::Result<()> {
+    const MOST: usize = 900 << 10;
+    let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) else { return Ok(()) };
+    let mut file = std::fs::File::options().create(true).append(true).open(path)?;
+    let mut written = 0;
+    for text in reports.iter().map(markdown::render) {
+        written += text.len();
+        if written > MOST {
+            break;
+        }
+        std::io::Write::write_all(&mut file, format!("{text}\n").as_bytes())?;
+    }
+    Ok(())
 }
 
 /// What a run exits with; an ending that does not fail the command is a warning.

@@ -29,9 +29,9 @@ pub(super) fn find(experiment: &Experiment, operations: &Operations, spillover: 
 
 /// Whoever was held: did they wait for ever, or leave, and when?
 fn waits(experiment: &Experiment, operations: &Operations, at: &str, findings: &mut Vec<Finding>) {
-    let waited = operations.waited + operations.released;
+    let (waited, released) = (operations.waited, operations.released);
     let left = operations.left_after_ms.len() as u64;
-    let held = waited + left;
+    let held = waited + left + released;
     if held == 0 {
         return;
     }
@@ -41,7 +41,12 @@ fn waits(experiment: &Experiment, operations: &Operations, at: &str, findings: &
     if left == 0 && delay >= slow {
         findings.push(Finding {
             kind: "no_timeout".into(),
-            text: format!("no timeout: {} of {} callers waited out the whole delay", grouped(waited), grouped(held)),
+            text: if waited > 0 {
+                let waited = grouped(waited);
+                format!("no timeout: {waited} of {waited} callers waited out the whole delay")
+            } else {
+                format!("no timeout: none of {} callers left before the hold ended", grouped(held))
+            },
             evidence: format!("calls held at {at} whose caller was still connected when the hold ended"),
             advice: Some(format!("give the {at} call a timeout below {}", advised(slow))),
         });

@@ -13,8 +13,8 @@ pub const QUIET_PHASE: Duration = Duration::from_secs(20);
 /// Matching units that an automatic baseline waits for, if that takes longer.
 pub const BASELINE_UNITS: u64 = 200;
 
-/// The longest that an automatic inject phase may be where nothing is written.
-const AT_MOST: Duration = Duration::from_secs(15 * 60);
+/// The longest that an automatic phase may be where nothing is written.
+pub const AT_MOST: Duration = Duration::from_secs(15 * 60);
 
 /// What a run needs to say HELD with a chance of 90 %, if everything is as well as baseline.
 #[derive(Clone, Debug, PartialEq)]

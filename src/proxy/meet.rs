@@ -48,6 +48,10 @@ pub(super) async fn meet(
     if arm != Arm::Treatment {
         return next(request).await;
     }
+    // An operation that arrived before the fault was on, or after, is none of its business.
+    if phase_of(op) != Some(Phase::Inject) {
+        return next(request).await;
+    }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let call = trial.chance.bits("call", format!("{} {target}", request.method()).as_bytes());
     let news = News {
@@ -62,9 +66,7 @@ pub(super) async fn meet(
         Ok(injecting) => injecting,
         Err(why) => {
             recorder.note(why);
-            if phase_of(op) == Some(Phase::Inject) {
-                news.tell(Met::Nothing);
-            }
+            news.tell(Met::Nothing);
             return next(request).await;
         }
     };
@@ -106,7 +108,7 @@ fn chosen(
     request: &Request<Body>,
 ) -> Result<Chosen, Note> {
     let inject = &trial.experiment.inject;
-    let on = trial.injecting.load_full().filter(|_| phase_of(op) == Some(Phase::Inject)).ok_or(Note::SparedEnded)?;
+    let on = trial.injecting.load_full().ok_or(Note::SparedEnded)?;
     if !inject.matches.matches(request, Some(here.caller)) {
         return Err(Note::SparedNoMatch);
     }

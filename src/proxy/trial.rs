@@ -26,7 +26,7 @@ use crate::chance::Chance;
 use crate::experiment::limits::Limits;
 use crate::experiment::{By, Experiment, Slice};
 use crate::fault::Fault;
-use crate::measure::{Arm, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule};
+use crate::measure::{Arm, Arrival, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule};
 use crate::service::{Body, Error};
 use crate::units::Seed;
 
@@ -148,7 +148,8 @@ impl Trial {
 
     pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
         let sticky = self.experiment.slice.by.is_sticky();
-        Recorder::new(worker, self.rules.clone(), sticky, self.harmed.clone(), self.feed.clone())
+        let indicators = self.experiment.steady_state.len();
+        Recorder::new(worker, self.rules.clone(), indicators, sticky, self.harmed.clone(), self.feed.clone())
     }
 
     /// Counts a request as held, for as long as the guard lives.
@@ -312,7 +313,8 @@ async fn enter(
         }
     }
     let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
-    let unit = recorder.begin(arm, phase, start, key, op);
+    let patience = here.listener.config.timeouts.response.get();
+    let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
     let result = if trial.inject_at == trial.slice_at && arm != Arm::Bystander {
         meet(here, trial, &recorder, arm, op, request, next).await
     } else {
