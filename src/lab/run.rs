@@ -296,7 +296,8 @@ async fn baseline(watch: &mut Watch<'_>, longest: Duration) -> (PhaseMark, Resul
         Length::Fixed(span) => (span.get(), span.get()),
         Length::Auto { at_most } => (plan::QUIET_PHASE, at_most.map_or(plan::AT_MOST, Span::get).min(longest)),
     };
-    let units = |watch: &Watch<'_>| watch.tally.units_of(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
+    let units =
+        |watch: &Watch<'_>| watch.tally.units_of(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
     let look = |watch: &mut Watch<'_>| watch.guarded().or_else(|| watch.deserted(mark));
     let done = |watch: &mut Watch<'_>| {
         let elapsed = mark.since.elapsed();
