@@ -367,8 +367,7 @@ impl Unit {
 
     fn finish(&mut self, end: End) {
         self.settled = true;
-        let outcome =
-            Outcome { status: self.status, grpc: self.grpc, end, head: None, total: Duration::ZERO };
+        let outcome = Outcome { status: self.status, grpc: self.grpc, end, head: None, total: Duration::ZERO };
         self.recorder.settle(self.slot, outcome);
     }
 }
