@@ -4,11 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::stage::{DOCUMENT, LATENCY, PHASES, SLOW, document, on_stage};
 use crate::experiment::Ending;
 use crate::ledger::{Ledger, RunState};
+use crate::measure::{Budget, Counts, Phase, Rule, Tally, Until};
+use crate::proxy::{Terms, Trial};
 use crate::report::Report;
+use crate::units::Seed;
 
 fn said(report: &Report, words: &str) -> Option<f64> {
     let moment = report.timeline.iter().find(|moment| moment.text.contains(words))?;
@@ -277,6 +281,44 @@ async fn the_run_is_in_the_ledger_before_the_first_fault_and_closed_with_its_rep
         assert_eq!((row.state, row.ending), (RunState::Closed, Some(Ending::Broken)));
         assert!(report.failure.is_some() && row.failure == report.failure);
         assert!(live.progress.borrow().ending == Some(Ending::Broken));
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_own_load_only_its_requests_take_part_and_count_from_their_intended_instant() {
+    on_stage(|stage| async move {
+        stage.shop.rate.set(0);
+        let traffic = format!("{DOCUMENT}traffic: {{ rate: 50/s, requests: [{{ path: /checkout/1 }}] }}\n");
+        let experiment = document(&[(DOCUMENT, &traffic)]);
+        let terms = Terms {
+            run: "R-test".into(),
+            seed: Seed(7),
+            rules: vec![Rule::slow(Duration::from_millis(800), Until::Body)],
+            limits: stage.lab.limits.clone(),
+            harmed: Budget::new(u64::MAX, CancellationToken::new()),
+            max_faulted: None,
+            places: (0, 1),
+        };
+        let (trial, mut batches) = Trial::new(experiment, terms);
+        let enrolled = stage.lab.proxy.enroll(&trial);
+        sleep(Duration::from_secs(2)).await;
+        let now = Instant::now();
+        for index in 0..40 {
+            let late = if index < 10 { Duration::from_secs(1) } else { Duration::ZERO };
+            stage.ask(Some(trial.own_mark(index, now - late))).await;
+            stage.ask(None).await;
+            stage.ask(Some(format!("pratfall={:x}.o.1.1", trial.token ^ 1))).await;
+        }
+        sleep(Duration::from_millis(100)).await;
+        let mut tally = Tally::new(1, None);
+        while let Ok(batch) = batches.try_recv() {
+            tally.add(batch);
+        }
+        let mut all = Counts::default();
+        tally.sum(Phase::Baseline).iter().for_each(|counts| all.add(counts));
+        assert_eq!((all.arrived, all.decided[0], all.bad[0]), (40, 40, 10.0), "late from when they should have left");
+        drop(enrolled);
     })
     .await;
 }

@@ -213,10 +213,21 @@ impl Stage {
     async fn ask_front(self: Rc<Self>, number: u32) {
         let user = format!("user-{}", number % self.shop.users.get());
         let request = Request::get(format!("/checkout/{number}")).header("x-user", user).body(Body::empty());
+        self.answer(request.expect("a request")).await;
+    }
+
+    /// A request of its own, with this baggage.
+    pub(super) async fn ask(self: &Rc<Self>, baggage: Option<String>) {
+        let request =
+            baggage.iter().fold(Request::get("/checkout/1"), |request, value| request.header("baggage", value));
+        self.answer(request.body(Body::empty()).expect("a request")).await;
+    }
+
+    async fn answer(self: &Rc<Self>, request: Request<Body>) {
         let stage = self.clone();
         let shop: Next = Rc::new(move |request| Box::pin(stage.clone().shop(request)));
         self.shop.waiting.set(self.shop.waiting.get() + 1);
-        drop(self.through(0, request.expect("a request"), shop).await); // whatever it is, somebody got it
+        drop(self.through(0, request, shop).await); // whatever it is, somebody got it
         self.shop.waiting.set(self.shop.waiting.get() - 1);
     }
 
