@@ -60,6 +60,11 @@ impl Listener {
         let trials = ArcSwap::from_pointee(Vec::new());
         Arc::new(Self { index, config, live: AtomicBool::new(false), trials, drain, stats: Stats::default() })
     }
+
+    /// The runs that are live here.
+    pub fn trials(&self) -> Arc<Vec<Arc<Trial>>> {
+        self.trials.load_full()
+    }
 }
 
 /// What the requests of one connection share.
@@ -135,7 +140,7 @@ impl Connection {
     }
 
     async fn tried(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let trials = self.listener.trials.load_full();
+        let trials = self.listener.trials();
         let here =
             trial::Here { worker: &self.worker, listener: &self.listener, caller: self.peer.ip(), trials: &trials };
         // Checked before a trial sees it: what is refused is nobody's unit.

@@ -67,6 +67,14 @@ impl Worker {
         Ok(Handle { commands, connections })
     }
 
+    /// Lets a worker without a thread do its work in the `LocalSet` that this is called in.
+    pub(super) fn here(self: &Rc<Self>) -> Handle {
+        let (commands, inbox) = unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        tokio::task::spawn_local(self.clone().run(inbox, connections.clone()));
+        Handle { commands, connections }
+    }
+
     async fn run(self: Rc<Self>, mut inbox: UnboundedReceiver<Command>, connections: Arc<AtomicUsize>) {
         while let Some(command) = inbox.recv().await {
             match command {
