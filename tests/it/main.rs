@@ -1,0 +1,11 @@
+//! The data plane, seen from both ends of its sockets: what leaves is compared byte by byte with what came.
+
+// The helpers are read by their neighbours only: what is public among them is public in this binary.
+#![allow(unreachable_pub)]
+
+mod bodies;
+mod forwarding;
+mod http2;
+mod refusing;
+mod support;
+mod upstreams;
