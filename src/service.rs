@@ -36,6 +36,9 @@ enum Inner {
 
 /// Somebody who wants to know how a body ends. Dropped without [`Watch::end`]: nobody read it to its end.
 pub trait Watch {
+    /// A piece went through.
+    fn piece(&mut self) {}
+
     /// The trailers, if there are any.
     fn trailers(&mut self, _trailers: &http::HeaderMap) {}
 
@@ -122,8 +125,11 @@ impl HttpBody for Body {
             None => this.over(Ok(())),
             Some(Err(error)) => this.over(Err(error)),
             Some(Ok(frame)) => {
-                if let (Some(watch), Some(trailers)) = (&mut this.watch, frame.trailers_ref()) {
-                    watch.trailers(trailers);
+                if let Some(watch) = &mut this.watch {
+                    match frame.trailers_ref() {
+                        Some(trailers) => watch.trailers(trailers),
+                        None => watch.piece(),
+                    }
                 }
                 // hyper does not poll again once a length-delimited body says that it is complete.
                 if this.watch.is_some() && this.is_end_stream() {
@@ -190,9 +196,15 @@ pub enum Error {
     /// The exchange with the upstream broke.
     #[error("the exchange with the upstream broke")]
     Broken(#[source] hyper::Error),
-    /// A body broke, the caller's on its way up or the upstream's on its way down.
+    /// A body broke off: the upstream's, or the caller's before [`Error::Upload`] says whose it was.
     #[error("the body broke off")]
     Body(#[source] hyper::Error),
+    /// The caller's body broke off.
+    #[error("the body of the request broke off")]
+    Upload(#[source] hyper::Error),
+    /// The caller's body stood still for longer than the listener's timeouts allow.
+    #[error("the body of the request stood still for too long")]
+    Stalled(#[source] hyper::Error),
     /// A fault ended the exchange.
     #[error("ended by a fault: {0}")]
     Injected(Cut, #[source] h2::Error),
@@ -237,9 +249,8 @@ impl Error {
     /// Whose doing it is.
     pub fn origin(&self) -> Origin {
         match self {
-            Self::Connect(_) | Self::Timeout | Self::Broken(_) => Origin::Upstream,
-            Self::Body(error) if error.is_canceled() => Origin::Caller,
-            Self::Body(_) => Origin::Upstream,
+            Self::Connect(_) | Self::Timeout | Self::Broken(_) | Self::Body(_) => Origin::Upstream,
+            Self::Upload(_) | Self::Stalled(_) => Origin::Caller,
             Self::Injected(..) => Origin::Injected,
             Self::Refused(_) | Self::NoRoute => Origin::Proxy,
         }
@@ -252,6 +263,7 @@ impl Error {
             Self::Timeout => "timeout",
             Self::Broken(_) => "broken",
             Self::Body(_) => "body",
+            Self::Upload(_) | Self::Stalled(_) => "upload",
             Self::Injected(..) => "injected",
             Self::Refused(_) => "refused",
             Self::NoRoute => "no_route",

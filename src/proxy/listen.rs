@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -22,7 +22,7 @@ use super::route::route;
 use super::trial::{self, Trial};
 use super::wire::{Reset, Wire};
 use super::worker::{Counted, LocalExec, Worker};
-use crate::service::{Body, Cut, Error, Origin};
+use crate::service::{Body, Cut, Error, Origin, Watch};
 
 /// The field that marks answers which did not come from the upstream.
 pub const MARK: HeaderName = HeaderName::from_static("x-pratfall");
@@ -85,7 +85,7 @@ pub(super) async fn serve(
     let drain = listener.drain.clone();
     let connection = Rc::new(Connection { worker, listener, peer, reset });
     let mut builder = auto::Builder::new(LocalExec);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).pipeline_flush(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
     // RFC 9113, 6.5.2 recommends at least 100 streams; more would let one connection crowd out the others.
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(64 * 1024);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -108,6 +108,7 @@ pub(super) async fn serve(
 impl Connection {
     /// One request: route, *(only while a run is live)* trial, upstream. Whatever the proxy itself meets becomes an answer.
     async fn answer(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let version = request.version();
         let result = if self.listener.live.load(Ordering::Relaxed) {
             Box::pin(self.clone().tried(request)).await
         } else {
@@ -117,7 +118,8 @@ impl Connection {
         let response = match result {
             Ok(response) => response,
             Err(error) if error.origin() == Origin::Injected => {
-                if matches!(error, Error::Injected(Cut::Reset, _)) {
+                // On HTTP/2 the stream alone is reset: others share the connection.
+                if matches!(error, Error::Injected(Cut::Reset, _)) && version < Version::HTTP_2 {
                     self.reset.ask();
                 }
                 stats.answers[5].fetch_add(1, Ordering::Relaxed);
@@ -126,11 +128,20 @@ impl Connection {
             Err(error) => {
                 stats.proxy_errors.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(listener = self.listener.config.name, error = error.chain(), "no answer");
-                made_up(&error, self.listener.config.mark)
+                let mut response = made_up(&error, self.listener.config.mark);
+                // What cannot be trusted to have been read to its end is the last on its connection.
+                if matches!(error.origin(), Origin::Caller | Origin::Proxy) && version < Version::HTTP_2 && !matches!(error, Error::NoRoute) {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
             }
         };
         let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
         stats.answers[class].fetch_add(1, Ordering::Relaxed);
+        if version == Version::HTTP_10 {
+            let reset = self.reset.clone();
+            return Ok(response.map(|body| body.watch(|before| Torn { reset, before })));
+        }
         Ok(response)
     }
 
@@ -149,6 +160,35 @@ impl Connection {
     }
 }
 
+/// A caller of HTTP/1.0 takes the end of the connection for the end of the body: only an RST tells it that this is torn.
+struct Torn {
+    reset: Reset,
+    before: Option<Box<dyn Watch>>,
+}
+
+impl Watch for Torn {
+    fn piece(&mut self) {
+        if let Some(before) = &mut self.before {
+            before.piece();
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(before) = &mut self.before {
+            before.trailers(trailers);
+        }
+    }
+
+    fn end(self: Box<Self>, result: Result<(), &Error>) {
+        if result.is_err() {
+            self.reset.ask();
+        }
+        if let Some(before) = self.before {
+            before.end(result);
+        }
+    }
+}
+
 /// Sends a request on, and brings the answer back.
 async fn forward(worker: &Worker, listener: &Listener, mut request: Request<Body>) -> Result<Response<Body>, Error> {
     hop::refuse(&request)?;
@@ -158,6 +198,8 @@ async fn forward(worker: &Worker, listener: &Listener, mut request: Request<Body
     hop::address(&mut request, target, &config.host)?;
     let mut response = worker.upstreams.send(target, &config.timeouts, request).await?;
     hop::strip(response.headers_mut());
+    // RFC 9110, 2.5: a version is a matter of the hop.
+    *response.version_mut() = Version::HTTP_11;
     Ok(response)
 }
 
@@ -165,7 +207,8 @@ async fn forward(worker: &Worker, listener: &Listener, mut request: Request<Body
 fn made_up(error: &Error, mark: bool) -> Response<Body> {
     let status = match error {
         Error::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        Error::Refused(_) => StatusCode::BAD_REQUEST,
+        Error::Refused(_) | Error::Upload(_) => StatusCode::BAD_REQUEST,
+        Error::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
         Error::NoRoute => StatusCode::NOT_FOUND,
         _ => StatusCode::BAD_GATEWAY,
     };

@@ -9,7 +9,7 @@ use pratfall::proxy::config::Scheme;
 
 use crate::support::h2::{nothing, pieces, reset_code, whole};
 use crate::support::stage::target;
-use crate::support::{H2Origin, Origin, Stage, get, listener, ok, within};
+use crate::support::{End, H2Origin, Origin, Stage, get, listener, ok, within};
 
 async fn before_h2(origin: &H2Origin) -> Stage {
     let mut front = listener("front", origin.address);
@@ -149,17 +149,25 @@ async fn an_answer_that_breaks_off_is_a_reset_stream_and_the_others_live_on() {
 
 #[tokio::test]
 async fn a_stream_that_an_upstream_of_h2_resets_is_never_a_whole_answer() {
-    let origin = H2Origin::replying(|_| async move {
+    let (answers, mut begun) = tokio::sync::mpsc::unbounded_channel();
+    let origin = H2Origin::replying(move |_| {
         let (sender, body) = pieces();
         sender.send(Ok(Frame::data("hello".into()))).unwrap();
-        sender.send(Err(std::io::Error::other("broken"))).unwrap();
-        Response::new(body)
+        answers.send(sender).unwrap();
+        async { Response::new(body) }
     })
     .await;
     let stage = before_h2(&origin).await;
-    let answer = stage.front().await.ask(get("/", "")).await;
-    assert_eq!((answer.status(), answer.end == crate::support::End::Whole), (200, false));
-    let error = stage.h2("front").await.get("/").await.expect_err("it is broken");
+    let mut caller = stage.front().await;
+    caller.send(get("/", "")).await;
+    let mut answer = caller.head().await.expect("the head comes first");
+    begun.recv().await.unwrap().send(Err(std::io::Error::other("broken"))).unwrap();
+    caller.body(&mut answer).await;
+    assert_ne!(answer.end, End::Whole);
+    let request = Request::get("http://shop.example/").body(nothing()).unwrap();
+    let answer = stage.h2("front").await.send(request).await.expect("the head comes first");
+    begun.recv().await.unwrap().send(Err(std::io::Error::other("broken"))).unwrap();
+    let error = within("the end", answer.into_body().collect()).await.expect_err("it is broken");
     assert!(reset_code(&error).is_some(), "{error:?}");
 }
 
