@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
 use super::config::{Scheme, Target, Timeouts};
@@ -35,8 +36,22 @@ pub(super) struct Upstreams {
 
 #[derive(Debug, Default)]
 struct Pool {
-    idle: RefCell<Vec<(http1::SendRequest<Body>, Instant)>>,
+    idle: RefCell<Vec<(Line, Instant)>>,
     shared: RefCell<Option<http2::SendRequest<Body>>>,
+}
+
+/// An HTTP/1 connection. Dropped in the middle of an exchange it ends at once: hyper alone would first want to flush,
+/// and an upstream that reads no more would keep connection and caller for ever.
+#[derive(Debug)]
+struct Line {
+    sender: http1::SendRequest<Body>,
+    task: JoinHandle<hyper::Result<()>>,
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 impl Upstreams {
@@ -70,10 +85,10 @@ impl Pool {
         timeouts: &Timeouts,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        if let Some(mut sender) = self.take() {
+        if let Some(mut line) = self.take() {
             let again = Again::of(&request);
-            match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
-                Ok(response) => return Ok(self.lend(sender, response, timeouts)),
+            match answer(timeouts, request, |request| line.sender.try_send_request(request)).await? {
+                Ok(response) => return Ok(self.lend(line, response, timeouts)),
                 // Nothing was sent, or nothing that must not be sent twice: the connection had died unnoticed.
                 Err(Unanswered { unsent: Some(unsent), .. }) => request = *unsent,
                 Err(Unanswered { error, unsent: None }) => match again {
@@ -83,10 +98,10 @@ impl Pool {
             }
         }
         let stream = connect(target, timeouts).await?;
-        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Error::Broken)?;
-        tokio::task::spawn_local(connection);
-        match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
-            Ok(response) => Ok(self.lend(sender, response, timeouts)),
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Error::Broken)?;
+        let mut line = Line { sender, task: tokio::task::spawn_local(connection) };
+        match answer(timeouts, request, |request| line.sender.try_send_request(request)).await? {
+            Ok(response) => Ok(self.lend(line, response, timeouts)),
             Err(unanswered) => Err(unanswered.error),
         }
     }
@@ -123,44 +138,44 @@ impl Pool {
         }
     }
 
-    fn take(&self) -> Option<http1::SendRequest<Body>> {
+    fn take(&self) -> Option<Line> {
         let mut idle = self.idle.borrow_mut();
-        while let Some((sender, since)) = idle.pop() {
-            if sender.is_ready() && since.elapsed() < IDLE_FOR {
-                return Some(sender);
+        while let Some((line, since)) = idle.pop() {
+            if line.sender.is_ready() && since.elapsed() < IDLE_FOR {
+                return Some(line);
             }
         }
         None
     }
 
-    fn put(&self, sender: http1::SendRequest<Body>) {
+    fn put(&self, line: Line) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() >= MOST_IDLE || idle.first().is_some_and(|(_, since)| since.elapsed() > IDLE_FOR) {
             idle.remove(0);
         }
-        idle.push((sender, Instant::now()));
+        idle.push((line, Instant::now()));
     }
 
     fn lend(
         self: Rc<Self>,
-        sender: http1::SendRequest<Body>,
+        line: Line,
         response: Response<Incoming>,
         timeouts: &Timeouts,
     ) -> Response<Body> {
         let (head, body) = response.into_parts();
         if body.is_end_stream() {
-            self.put(sender);
+            self.put(line);
             return Response::from_parts(head, Body::empty());
         }
         let body = Body::from(body).stall_after(timeouts.body_stall.get());
-        Response::from_parts(head, body.watch(|before| Lease { pool: self, sender, before }))
+        Response::from_parts(head, body.watch(|before| Lease { pool: self, line, before }))
     }
 }
 
 /// Gives a connection back when the body of its answer is over. Dropped before that, the connection is closed.
 struct Lease {
     pool: Rc<Pool>,
-    sender: http1::SendRequest<Body>,
+    line: Line,
     before: Option<Box<dyn Watch>>,
 }
 
@@ -173,7 +188,7 @@ impl Watch for Lease {
 
     fn end(self: Box<Self>, result: Result<(), &Error>) {
         if result.is_ok() {
-            self.pool.put(self.sender);
+            self.pool.put(self.line);
         }
         if let Some(before) = self.before {
             before.end(result);
