@@ -205,6 +205,9 @@ pub enum Error {
     /// The caller's body stood still for longer than the listener's timeouts allow.
     #[error("the body of the request stood still for too long")]
     Stalled(#[source] hyper::Error),
+    /// The caller left.
+    #[error("the caller is gone")]
+    Gone,
     /// A fault ended the exchange.
     #[error("ended by a fault: {0}")]
     Injected(Cut, #[source] h2::Error),
@@ -250,7 +253,7 @@ impl Error {
     pub fn origin(&self) -> Origin {
         match self {
             Self::Connect(_) | Self::Timeout | Self::Broken(_) | Self::Body(_) => Origin::Upstream,
-            Self::Upload(_) | Self::Stalled(_) => Origin::Caller,
+            Self::Upload(_) | Self::Stalled(_) | Self::Gone => Origin::Caller,
             Self::Injected(..) => Origin::Injected,
             Self::Refused(_) | Self::NoRoute => Origin::Proxy,
         }
@@ -264,6 +267,7 @@ impl Error {
             Self::Broken(_) => "broken",
             Self::Body(_) => "body",
             Self::Upload(_) | Self::Stalled(_) => "upload",
+            Self::Gone => "gone",
             Self::Injected(..) => "injected",
             Self::Refused(_) => "refused",
             Self::NoRoute => "no_route",

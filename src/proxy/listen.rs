@@ -20,7 +20,7 @@ use super::config::ListenerConfig;
 use super::hop;
 use super::route::route;
 use super::trial::{self, Trial};
-use super::wire::{Reset, Wire};
+use super::wire::{Socket, Wire};
 use super::worker::{Counted, LocalExec, Worker};
 use crate::service::{Body, Cut, Error, Origin, Watch};
 
@@ -67,7 +67,7 @@ pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<Listener>,
     pub(super) peer: SocketAddr,
-    reset: Reset,
+    socket: Socket,
 }
 
 /// Serves one connection to its end.
@@ -79,11 +79,11 @@ pub(super) async fn serve(
     _counted: Counted,
 ) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let reset = Reset::default();
-    let io = TokioIo::new(Wire::new(stream, reset.clone()));
+    let socket = Socket::new(stream);
+    let io = TokioIo::new(Wire::new(socket.clone()));
     let idle = listener.config.timeouts.idle.get();
     let drain = listener.drain.clone();
-    let connection = Rc::new(Connection { worker, listener, peer, reset });
+    let connection = Rc::new(Connection { worker, listener, peer, socket });
     let mut builder = auto::Builder::new(LocalExec);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
     // RFC 9113, 6.5.2 recommends at least 100 streams; more would let one connection crowd out the others.
@@ -117,10 +117,12 @@ impl Connection {
         let stats = &self.listener.stats;
         let response = match result {
             Ok(response) => response,
+            // Nobody is there to read an answer.
+            Err(Error::Gone) => return Err(Error::Gone),
             Err(error) if error.origin() == Origin::Injected => {
                 // On HTTP/2 the stream alone is reset: others share the connection.
                 if matches!(error, Error::Injected(Cut::Reset, _)) && version < Version::HTTP_2 {
-                    self.reset.ask();
+                    self.socket.reset();
                 }
                 stats.answers[5].fetch_add(1, Ordering::Relaxed);
                 return Err(error);
@@ -139,16 +141,21 @@ impl Connection {
         let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
         stats.answers[class].fetch_add(1, Ordering::Relaxed);
         if version == Version::HTTP_10 {
-            let reset = self.reset.clone();
-            return Ok(response.map(|body| body.watch(|before| Torn { reset, before })));
+            let socket = self.socket.clone();
+            return Ok(response.map(|body| body.watch(|before| Torn { socket, before })));
         }
         Ok(response)
     }
 
     async fn tried(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
         let trials = self.listener.trials.load_full();
-        let here =
-            trial::Here { worker: &self.worker, listener: &self.listener, caller: self.peer.ip(), trials: &trials };
+        let here = trial::Here {
+            worker: &self.worker,
+            listener: &self.listener,
+            caller: self.peer.ip(),
+            socket: &self.socket,
+            trials: &trials,
+        };
         // Checked before a trial sees it: what is refused is nobody's unit.
         hop::refuse(&request)?;
         let (worker, listener) = (self.worker.clone(), self.listener.clone());
@@ -162,7 +169,7 @@ impl Connection {
 
 /// A caller of HTTP/1.0 takes the end of the connection for the end of the body: only an RST tells it that this is torn.
 struct Torn {
-    reset: Reset,
+    socket: Socket,
     before: Option<Box<dyn Watch>>,
 }
 
@@ -181,7 +188,7 @@ impl Watch for Torn {
 
     fn end(self: Box<Self>, result: Result<(), &Error>) {
         if result.is_err() {
-            self.reset.ask();
+            self.socket.reset();
         }
         if let Some(before) = self.before {
             before.end(result);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::HeaderValue;
-use http::{Request, Response};
+use http::{Request, Response, Version};
+use http_body::Body as _;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt, service_fn};
 
@@ -77,7 +78,17 @@ pub(super) async fn meet(
     extensions.insert(news.witness.clone());
     let upstream = service_fn(move |request| next(request));
     let mut faulted = fault::stack(&injecting.on.faults, Once::new(upstream), &injecting.on.stop);
-    let result = faulted.ready().await?.call(request).await;
+    let unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
+    let faulted = async { faulted.ready().await?.call(request).await };
+    let result = if unread {
+        tokio::select! {
+            biased;
+            result = faulted => result,
+            () = here.socket.closed() => return Err(Error::Gone),
+        }
+    } else {
+        faulted.await
+    };
     let met = news.met(&result);
     news.tell(met);
     result.map(|mut response| {

@@ -21,6 +21,7 @@ use super::context::{self, Mark};
 use super::listen::Listener;
 use super::meet::{Attempts, meet};
 use super::observe;
+use super::wire::Socket;
 use super::worker::Worker;
 use crate::chance::Chance;
 use crate::experiment::limits::Limits;
@@ -243,6 +244,8 @@ pub struct Here<'a> {
     pub listener: &'a Listener,
     /// Who sent it.
     pub caller: IpAddr,
+    /// Where they wait for the answer.
+    pub(super) socket: &'a Socket,
     /// The runs that are live.
     pub trials: &'a [Arc<Trial>],
 }

@@ -4,8 +4,15 @@
 #![allow(unreachable_pub)]
 
 mod bodies;
+mod carrying;
+mod choosing;
+mod counting;
+mod faults;
 mod forwarding;
 mod http2;
+mod panicking;
 mod refusing;
+mod releasing;
 mod support;
+mod transparent;
 mod upstreams;

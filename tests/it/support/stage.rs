@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pratfall::experiment::Experiment;
+use pratfall::experiment::{Experiment, Match};
 use pratfall::experiment::limits::Limits;
 use pratfall::measure::{Batch, Budget, Count, Phase, Rule, Tally, Until};
 use pratfall::proxy::config::{BoundsConfig, HostPolicy, ListenerConfig, Mode, Scheme, Target, Timeouts};
@@ -134,14 +134,24 @@ impl Run {
     }
 }
 
-/// An experiment with these faults, at `front` and `inventory`; tests change what they are about.
-pub fn experiment(faults: &str) -> Experiment {
+/// Requests of one path.
+pub fn matching(path: &str) -> Match {
+    read("latency: { delay: 1s }", &format!("{{ path: {path} }}")).slice.matches
+}
+
+/// An experiment with a fault, at `front` and `inventory`; tests change what they are about. `fault` may go on with
+/// `}, { another`.
+pub fn experiment(fault: &str) -> Experiment {
+    read(fault, "{}")
+}
+
+fn read(fault: &str, matches: &str) -> Experiment {
     let text = format!(
         "version: 1
 experiment: wire
 hypothesis: If the wire misbehaves, then nobody notices, because we looked at it byte by byte.
-slice: {{ at: front, treatment: 50% }}
-inject: {{ at: inventory, faults: [{faults}] }}
+slice: {{ at: front, match: {matches}, treatment: 50% }}
+inject: {{ at: inventory, faults: [{{ {fault} }}] }}
 steady_state:
   - name: answers
     error_rate: {{ max_increase: 1pp }}
@@ -154,8 +164,8 @@ steady_state:
 }
 
 /// The same with slice and fault at `front`, and everybody treated.
-pub fn everybody(faults: &str) -> Experiment {
-    let mut experiment = experiment(faults);
+pub fn everybody(fault: &str) -> Experiment {
+    let mut experiment = experiment(fault);
     experiment.inject.at = "front".to_owned();
     experiment.slice.treatment = vec![Percent::from_ratio(1.0).expect("a share")];
     experiment.slice.control = Percent::from_ratio(0.0).expect("a share");
