@@ -208,6 +208,13 @@ impl Wire {
         }
     }
 
+    /// Reads one answer, or the end in its place.
+    pub async fn rest_of_one(&mut self) {
+        if let Some(mut message) = self.head().await {
+            self.body(&mut message).await;
+        }
+    }
+
     /// Whether there is anything to read at this moment, an end included.
     pub fn is_silent(&self) -> bool {
         let mut one = [0];
