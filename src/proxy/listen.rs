@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
@@ -34,8 +34,8 @@ pub struct Listener {
     pub index: usize,
     /// Its configuration.
     pub config: ListenerConfig,
-    /// Whether any run is live: one load and one branch for everybody else.
-    pub(super) live: AtomicBool,
+    /// How many runs are live: one load and one branch for everybody else.
+    pub(super) live: AtomicUsize,
     /// The runs that are live.
     pub(super) trials: ArcSwap<Vec<Arc<Trial>>>,
     pub(super) drain: CancellationToken,
@@ -58,7 +58,7 @@ impl Listener {
     /// A listener that nobody has bound yet.
     pub fn new(index: usize, config: ListenerConfig, drain: CancellationToken) -> Arc<Self> {
         let trials = ArcSwap::from_pointee(Vec::new());
-        Arc::new(Self { index, config, live: AtomicBool::new(false), trials, drain, stats: Stats::default() })
+        Arc::new(Self { index, config, live: AtomicUsize::new(0), trials, drain, stats: Stats::default() })
     }
 }
 
@@ -109,7 +109,7 @@ impl Connection {
     /// One request: route, *(only while a run is live)* trial, upstream. Whatever the proxy itself meets becomes an answer.
     async fn answer(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
         let version = request.version();
-        let result = if self.listener.live.load(Ordering::Relaxed) {
+        let result = if self.listener.live.load(Ordering::Relaxed) > 0 {
             Box::pin(self.clone().tried(request)).await
         } else {
             forward(&self.worker, &self.listener, request).await

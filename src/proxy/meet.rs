@@ -59,9 +59,10 @@ pub(super) async fn meet(
         witness: Witness::default(),
         told: false,
     };
-    let injecting = match chosen(here, trial, recorder, op, call, &request) {
-        Ok(injecting) => injecting,
-        Err(why) => {
+    let injecting = match trial.guarded(|| Some(chosen(here, trial, recorder, op, call, &request))) {
+        None => return next(request).await,
+        Some(Ok(injecting)) => injecting,
+        Some(Err(why)) => {
             recorder.note(why);
             if phase_of(op) == Some(Phase::Inject) {
                 news.tell(Met::Nothing);

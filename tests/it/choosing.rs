@@ -104,7 +104,7 @@ async fn calls_that_are_not_meant_and_protected_ones_are_spared_and_counted() {
     experiment.inject.matches = matching("/**");
     let protected = Limits { protect: vec![protect("front"), protect("inventory")], ..limits() };
     let mut run = stage.enroll_with(experiment, |terms| terms.limits = Arc::new(protected));
-    let _injection = run.inject();
+    let injection = run.inject();
     stage.front().await.ask(get("/healthz/live", "")).await;
     assert_eq!(front.last().field("baggage"), None, "it is in no arm");
     let mark = marks(&stage, &front, 1).await.remove(0);
@@ -116,6 +116,7 @@ async fn calls_that_are_not_meant_and_protected_ones_are_spared_and_counted() {
         (tally.noted(Note::Protected), tally.noted(Note::SparedProtected), tally.noted(Note::Faulted)) == (1, 3, 1)
     })
     .await;
+    drop((injection, run));
 
     let mut run = at_inventory(&stage, |inject| inject.matches = matching("/stock/**"));
     let _injection = run.inject();
@@ -153,7 +154,7 @@ async fn no_more_are_held_than_the_limits_say_and_no_more_faulted_than_the_budge
     }
     assert_eq!(stage.front().await.ask(get("/", "")).await.status(), 200);
     run.tally("one is spared", |tally| tally.noted(Note::SparedLimit) == 1).await;
-    drop(injection);
+    drop((injection, run));
 
     let mut run = stage.enroll_with(everybody("error: { status: 503 }"), |terms| terms.max_faulted = Some(2));
     drop(held);

@@ -41,8 +41,6 @@ async fn each_end_is_counted_as_what_it_was() {
     .await;
     let mut front = listener("front", origin.address);
     front.timeouts.response = Span::millis(100);
-    let mut stalls = front.clone();
-    stalls.name = "stalls".to_owned();
     let stage = Stage::start(vec![front], 1).await;
     let mut run = stage.enroll(everybody("latency: { delay: 1s }"));
     for (target, error, slow) in [
@@ -90,9 +88,10 @@ async fn a_caller_that_gives_up_is_an_error_and_never_quick() {
             terms.rules[1] = Rule::slow(Span::secs(3600).get(), Until::Body);
         });
         for upload in ["", "content-length: 3\r\n\r\nabc"] {
+            let asked = origin.seen().len();
             let mut caller = stage.front().await;
             caller.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{upload}{}", if upload.is_empty() { "\r\n" } else { "" })).await;
-            origin.until_asked(1).await;
+            origin.until_asked(asked + 1).await;
             if !answer.is_empty() {
                 caller.head().await.expect("the answer begins");
             }
