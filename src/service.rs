@@ -1,16 +1,18 @@
 //! What every seam of the data plane speaks: a body that streams, and an error that knows whose fault it is.
 
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// A body on its way through: nothing is ever buffered whole.
 ///
@@ -19,6 +21,46 @@ pub struct Body {
     inner: Inner,
     watch: Option<Box<dyn Watch>>,
     stall: Option<Stall>,
+    _busy: Option<Busy>,
+}
+
+/// A connection with an exchange under way, for as long as this lives.
+#[derive(Debug)]
+pub struct Busy(Rc<Quiet>);
+
+/// Since when a connection has had nothing to do.
+#[derive(Debug)]
+pub struct Quiet {
+    busy: Cell<u32>,
+    since: Cell<Instant>,
+}
+
+impl Quiet {
+    /// Nothing to do from now on.
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self { busy: Cell::new(0), since: Cell::new(Instant::now()) })
+    }
+
+    /// An exchange begins.
+    pub fn begin(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        Busy(self.clone())
+    }
+
+    /// Since when there has been nothing to do; nothing while there is.
+    pub fn since(&self) -> Option<Instant> {
+        (self.busy.get() == 0).then(|| self.since.get())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let left = self.0.busy.get() - 1;
+        self.0.busy.set(left);
+        if left == 0 {
+            self.0.since.set(Instant::now());
+        }
+    }
 }
 
 /// How long a body may stand still; the timer exists only while it does.
@@ -64,6 +106,11 @@ impl Body {
         self
     }
 
+    /// Keeps the connection busy for as long as the body lives.
+    pub fn keep(self, busy: Busy) -> Self {
+        Self { _busy: Some(busy), ..self }
+    }
+
     /// Breaks the body off when nothing comes for so long.
     pub fn stall_after(self, after: Duration) -> Self {
         Self { stall: Some(Stall { after, timer: None }), ..self }
@@ -78,7 +125,7 @@ impl Body {
 
 impl From<Inner> for Body {
     fn from(inner: Inner) -> Self {
-        Self { inner, watch: None, stall: None }
+        Self { inner, watch: None, stall: None, _busy: None }
     }
 }
 

@@ -49,7 +49,9 @@ pub(super) fn strip(headers: &mut HeaderMap) {
         }
     }
     if headers.contains_key(CONNECTION) {
-        let usual = |line: &HeaderValue| [&b"keep-alive"[..], b"close"].iter().any(|usual| line.as_bytes().eq_ignore_ascii_case(usual));
+        let usual = |line: &HeaderValue| {
+            [&b"keep-alive"[..], b"close"].iter().any(|usual| line.as_bytes().eq_ignore_ascii_case(usual))
+        };
         // What nearly everybody sends lists no field.
         if !headers.get_all(CONNECTION).iter().all(usual) {
             let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();

@@ -81,11 +81,11 @@ pub(super) async fn serve(
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let socket = Socket::new(stream);
     let io = TokioIo::new(Wire::new(socket.clone()));
-    let idle = listener.config.timeouts.idle.get();
-    let drain = listener.drain.clone();
-    let connection = Rc::new(Connection { worker, listener, peer, socket });
+    let connection = Rc::new(Connection { worker, listener: listener.clone(), peer, socket: socket.clone() });
     let mut builder = auto::Builder::new(LocalExec);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle);
+    // The socket looks after slow heads and idle connections itself: hyper has one timeout for both, sets a timer for
+    // each request, and none before the first byte.
+    builder.http1().header_read_timeout(None);
     // RFC 9113, 6.5.2 recommends at least 100 streams; more would let one connection crowd out the others.
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(64 * 1024);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -93,11 +93,18 @@ pub(super) async fn serve(
         async move { connection.answer(request.map(Body::from)).await }
     });
     let mut serving = pin!(builder.serve_connection(io, service));
+    let timeouts = &listener.config.timeouts;
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        () = drain.cancelled() => {
+        () = listener.drain.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
+        }
+        () = socket.abandoned(timeouts) => {
+            // On HTTP/2 the caller is told, and has the time of a head to hear it.
+            serving.as_mut().graceful_shutdown();
+            let Ok(served) = tokio::time::timeout(timeouts.request_header.get(), serving).await else { return };
+            served
         }
     };
     if let Err(error) = served {
@@ -109,6 +116,7 @@ impl Connection {
     /// One request: route, *(only while a run is live)* trial, upstream. Whatever the proxy itself meets becomes an answer.
     async fn answer(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
         let version = request.version();
+        let busy = self.socket.begin(version);
         let result = if self.listener.live.load(Ordering::Relaxed) > 0 {
             Box::pin(self.clone().tried(request)).await
         } else {
@@ -132,7 +140,10 @@ impl Connection {
                 tracing::debug!(listener = self.listener.config.name, error = error.chain(), "no answer");
                 let mut response = made_up(&error, self.listener.config.mark);
                 // What cannot be trusted to have been read to its end is the last on its connection.
-                if matches!(error.origin(), Origin::Caller | Origin::Proxy) && version < Version::HTTP_2 && !matches!(error, Error::NoRoute) {
+                if matches!(error.origin(), Origin::Caller | Origin::Proxy)
+                    && version < Version::HTTP_2
+                    && !matches!(error, Error::NoRoute)
+                {
                     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 }
                 response
@@ -140,6 +151,7 @@ impl Connection {
         };
         let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
         stats.answers[class].fetch_add(1, Ordering::Relaxed);
+        let response = response.map(|body| body.keep(busy));
         if version == Version::HTTP_10 {
             let socket = self.socket.clone();
             return Ok(response.map(|body| body.watch(|before| Torn { socket, before })));

@@ -112,9 +112,8 @@ impl Pool {
         timeouts: &Timeouts,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
-        let whole = |response: Response<Incoming>| {
-            response.map(|body| Body::from(body).stall_after(timeouts.body_stall.get()))
-        };
+        let whole =
+            |response: Response<Incoming>| response.map(|body| Body::from(body).stall_after(timeouts.body_stall.get()));
         let ready = self.shared.borrow().clone().filter(|sender| !sender.is_closed());
         if let Some(mut sender) = ready {
             let again = Again::of(&request);
@@ -156,12 +155,7 @@ impl Pool {
         idle.push((line, Instant::now()));
     }
 
-    fn lend(
-        self: Rc<Self>,
-        line: Line,
-        response: Response<Incoming>,
-        timeouts: &Timeouts,
-    ) -> Response<Body> {
+    fn lend(self: Rc<Self>, line: Line, response: Response<Incoming>, timeouts: &Timeouts) -> Response<Body> {
         let (head, body) = response.into_parts();
         if body.is_end_stream() {
             self.put(line);
@@ -225,7 +219,9 @@ impl Again {
 /// Whether the connection was gone, as against there and talking nonsense.
 fn died(error: &Error) -> bool {
     match error {
-        Error::Broken(error) => error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io(error),
+        Error::Broken(error) => {
+            error.is_incomplete_message() || error.is_canceled() || error.is_closed() || is_io(error)
+        }
         _ => false,
     }
 }

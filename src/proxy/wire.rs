@@ -1,4 +1,4 @@
-//! The accepted socket: how it ends, and whether the caller is still there.
+//! The accepted socket: how it ends, whether the caller is still there, and how long one waits for them.
 //!
 //! hyper ends a connection in good order: it shuts the socket down, so the caller sees a FIN even where linger is zero
 //! (decisions.md 1.3). When a reset is asked for, shutting down does nothing and dropping sends the RST.
@@ -10,9 +10,14 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use http::Version;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep_until};
+
+use super::config::Timeouts;
+use crate::service::{Busy, Quiet};
 
 /// An accepted socket as the requests on it see it.
 #[derive(Clone, Debug)]
@@ -23,11 +28,48 @@ struct Shared {
     /// Nothing once the connection is over.
     stream: RefCell<Option<TcpStream>>,
     reset: Cell<bool>,
+    quiet: Rc<Quiet>,
+    /// When the head of a request began to come, until it is whole.
+    head: Cell<Option<Instant>>,
+    /// On HTTP/2 there is more to read than heads.
+    shared: Cell<bool>,
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self(Rc::new(Shared { stream: RefCell::new(Some(stream)), reset: Cell::new(false) }))
+        Self(Rc::new(Shared {
+            stream: RefCell::new(Some(stream)),
+            reset: Cell::new(false),
+            quiet: Quiet::new(),
+            head: Cell::new(None),
+            shared: Cell::new(false),
+        }))
+    }
+
+    /// A request is whole, and its exchange begins.
+    pub(super) fn begin(&self, version: Version) -> Busy {
+        self.0.head.set(None);
+        self.0.shared.set(version >= Version::HTTP_2);
+        self.0.quiet.begin()
+    }
+
+    /// Waits until the caller has taken too long: for a head, or for a next request. One timer a connection, set anew
+    /// only when it has run out, so that a request costs none.
+    pub(super) async fn abandoned(&self, timeouts: &Timeouts) {
+        let (head, idle) = (timeouts.request_header.get(), timeouts.idle.get());
+        loop {
+            let due = match (self.0.head.get(), self.0.quiet.since()) {
+                (Some(since), _) => Some(since + head),
+                (None, since) => since.map(|since| since + idle),
+            };
+            let now = Instant::now();
+            if due.is_some_and(|due| due <= now) {
+                return;
+            }
+            // A head may begin while we sleep.
+            let look = now + head.min(idle);
+            sleep_until(due.map_or(look, |due| due.min(look))).await;
+        }
     }
 
     /// From now on the connection's end is an RST.
@@ -96,7 +138,13 @@ impl Drop for Wire {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.with(|stream| stream.poll_read(cx, buf))
+        let before = buf.filled().len();
+        let read = self.with(|stream| stream.poll_read(cx, buf));
+        let Shared { quiet, head, shared, .. } = &*self.0.0;
+        if buf.filled().len() > before && !shared.get() && head.get().is_none() && quiet.since().is_some() {
+            head.set(Some(Instant::now()));
+        }
+        read
     }
 }
 

@@ -142,8 +142,7 @@ async fn no_more_are_held_than_the_limits_say_and_no_more_faulted_than_the_budge
     let origin = Origin::well().await;
     let stage = Stage::before(origin.address).await;
     let few = Limits { max_held: 3, ..limits() };
-    let mut run =
-        stage.enroll_with(everybody("latency: { delay: 1h }"), |terms| terms.limits = Arc::new(few));
+    let mut run = stage.enroll_with(everybody("latency: { delay: 1h }"), |terms| terms.limits = Arc::new(few));
     let injection = run.inject();
     let mut held = Vec::new();
     for n in 1..=3 {

@@ -90,7 +90,9 @@ async fn a_caller_that_gives_up_is_an_error_and_never_quick() {
         for upload in ["", "content-length: 3\r\n\r\nabc"] {
             let asked = origin.seen().len();
             let mut caller = stage.front().await;
-            caller.send(format!("GET / HTTP/1.1\r\nhost: a\r\n{upload}{}", if upload.is_empty() { "\r\n" } else { "" })).await;
+            caller
+                .send(format!("GET / HTTP/1.1\r\nhost: a\r\n{upload}{}", if upload.is_empty() { "\r\n" } else { "" }))
+                .await;
             origin.until_asked(asked + 1).await;
             if !answer.is_empty() {
                 caller.head().await.expect("the answer begins");
@@ -159,7 +161,8 @@ async fn what_is_refused_is_nobodys_unit_and_a_bystander_is_one() {
     assert_eq!(stage.front().await.ask("TRACE / HTTP/1.1\r\nhost: a\r\n\r\n").await.status(), 400);
     assert_eq!(stage.front().await.ask(get("/", "")).await.status(), 200);
     assert_eq!(origin.last().field("baggage"), None);
-    let tally = run.tally("one came", |tally| tally.sum(Phase::Baseline)[Arm::Bystander as usize].decided[0] == 1).await;
+    let tally =
+        run.tally("one came", |tally| tally.sum(Phase::Baseline)[Arm::Bystander as usize].decided[0] == 1).await;
     assert_eq!(tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>(), 1);
     until("nothing is held", || run.trial.held() == 0).await;
 }

@@ -187,10 +187,8 @@ async fn a_stream_that_was_reset_leaves_its_connection_a_good_end() {
 
 #[tokio::test]
 async fn a_delayed_call_reaches_an_upstream_of_h2_whole() {
-    let origin = H2Origin::replying(|asked| async move {
-        http::Response::new(crate::support::h2::whole(asked.body))
-    })
-    .await;
+    let origin =
+        H2Origin::replying(|asked| async move { http::Response::new(crate::support::h2::whole(asked.body)) }).await;
     let mut front = listener("front", origin.address);
     front.upstream = Some(target(Scheme::H2c, origin.address));
     let stage = Stage::start(vec![front], 1).await;

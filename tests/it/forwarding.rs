@@ -167,11 +167,9 @@ async fn order_among_names_stays_where_nothing_is_removed() {
 
 #[tokio::test]
 async fn answers_without_a_body_keep_the_length_that_they_tell() {
-    for (status, fields) in [
-        ("200 OK", "content-length: 5\r\n"),
-        ("200 OK", ""),
-        ("404 Not Found", "content-length: 0\r\n"),
-    ] {
+    for (status, fields) in
+        [("200 OK", "content-length: 5\r\n"), ("200 OK", ""), ("404 Not Found", "content-length: 0\r\n")]
+    {
         let origin = Origin::answering(format!("HTTP/1.1 {status}\r\n{fields}x-end: 1\r\n\r\n")).await;
         let stage = Stage::before(origin.address).await;
         let mut caller = stage.front().await;

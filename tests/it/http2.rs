@@ -225,6 +225,9 @@ async fn what_may_not_be_sent_on_is_refused_on_h2_and_the_connection_lives() {
     let caller = stage.h2("front").await;
     let trace = Request::builder().method("TRACE").uri("http://shop.example/").body(nothing()).unwrap();
     let answer = caller.send(trace).await.unwrap();
-    assert_eq!((answer.status().as_u16(), &answer.headers()["x-pratfall"]), (400, &"proxy; error=refused".parse().unwrap()));
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["x-pratfall"]),
+        (400, &"proxy; error=refused".parse().unwrap())
+    );
     assert_eq!(caller.get("/").await.unwrap().1, "hello");
 }

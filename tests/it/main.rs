@@ -16,3 +16,4 @@ mod releasing;
 mod support;
 mod transparent;
 mod upstreams;
+mod waiting;

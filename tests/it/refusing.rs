@@ -86,7 +86,9 @@ async fn a_bad_chunk_breaks_the_upstream_message_off_and_never_ends_it() {
     })
     .await;
     let stage = Stage::before(origin.address).await;
-    for (asked, bad) in ["zz\r\nabc\r\n", "5\r\nabc", "fffffffffffffffff\r\n", "3\r\nabcX\r\n0\r\n\r\n"].iter().enumerate() {
+    for (asked, bad) in
+        ["zz\r\nabc\r\n", "5\r\nabc", "fffffffffffffffff\r\n", "3\r\nabcX\r\n0\r\n\r\n"].iter().enumerate()
+    {
         let mut caller = stage.front().await;
         caller.send("POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n").await;
         caller.send(bad).await;

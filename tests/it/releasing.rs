@@ -75,7 +75,7 @@ async fn an_operation_that_arrived_in_baseline_is_not_faulted_later() {
     let mut experiment = everybody("error: { status: 503 }");
     experiment.inject.at = "inventory".to_owned();
     let mut run = stage.enroll(experiment);
-    let mut mark = async |caller: &mut crate::support::Wire| {
+    let mark = async |caller: &mut crate::support::Wire| {
         caller.ask(get("/", "")).await;
         front.last().field("baggage").expect("it is treated")
     };
@@ -95,7 +95,11 @@ async fn an_operation_that_arrived_in_baseline_is_not_faulted_later() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_ends_the_hold_and_the_upstream_is_not_called() {
-    let uploads = ["content-length: 3\r\n\r\nabc", "content-length: 9\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"];
+    let uploads = [
+        "content-length: 3\r\n\r\nabc",
+        "content-length: 9\r\n\r\nabc",
+        "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ];
     let requests = uploads.map(|upload| format!("POST / HTTP/1.1\r\nhost: a\r\n{upload}").into_bytes());
     for request in [get("/", "")].into_iter().chain(requests) {
         let origin = Origin::well().await;

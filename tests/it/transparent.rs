@@ -38,11 +38,17 @@ fn odd(seed: u64, count: usize) -> Vec<Vec<u8>> {
         b"x-forwarded-for: 10.0.0.1, [::1]",
     ];
     let targets = ["/", "//a//", "/a%2Fb/%2e%2e/", "/;a=1?b&c==d", "/?", "/a|b{c}", "/x?y=/../z"];
-    let bodies = ["", "content-length: 0\r\n\r\n", "content-length: 3\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"];
+    let bodies = [
+        "",
+        "content-length: 0\r\n\r\n",
+        "content-length: 3\r\n\r\nabc",
+        "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+    ];
     (0..count)
         .map(|_| {
             let body = below(bodies.len());
-            let method = ["GET", "HEAD", "DELETE", "POST", "PROPFIND", "get"][if body == 0 { below(3) } else { 3 + below(3) }];
+            let method =
+                ["GET", "HEAD", "DELETE", "POST", "PROPFIND", "get"][if body == 0 { below(3) } else { 3 + below(3) }];
             let target = targets[below(targets.len())];
             let absolute = if below(8) == 0 { "http://Shop.example:81" } else { "" };
             let mut request = format!("{method} {absolute}{target} HTTP/1.1\r\nHost: Shop.example\r\n").into_bytes();

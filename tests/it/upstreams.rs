@@ -35,7 +35,9 @@ async fn a_get_on_a_connection_that_had_died_is_sent_again_and_nobody_sees_it() 
 
 #[tokio::test]
 async fn what_is_not_a_get_is_never_sent_twice() {
-    for (method, body) in [("POST", "content-length: 3\r\n\r\nabc"), ("DELETE", "\r\n"), ("PUT", "content-length: 0\r\n\r\n")] {
+    for (method, body) in
+        [("POST", "content-length: 3\r\n\r\nabc"), ("DELETE", "\r\n"), ("PUT", "content-length: 0\r\n\r\n")]
+    {
         let origin = forgetful().await;
         let stage = Stage::before(origin.address).await;
         let mut caller = stage.front().await;

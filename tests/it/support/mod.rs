@@ -7,8 +7,8 @@ pub mod wire;
 
 use std::time::Duration;
 
-pub use self::h2::{H2Client, H2Origin};
-pub use self::origin::{Origin, Visit};
+pub use self::h2::H2Origin;
+pub use self::origin::Origin;
 pub use self::stage::{Run, Stage, everybody, experiment, listener};
 pub use self::wire::{End, Message, Wire};
 

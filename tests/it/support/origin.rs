@@ -113,9 +113,15 @@ impl Origin {
         self.log.seen.lock().expect("no test panics with it").iter().map(|(_, message)| message.clone()).collect()
     }
 
+    /// How often it was asked.
+    pub fn asked(&self) -> usize {
+        self.log.seen.lock().expect("no test panics with it").len()
+    }
+
     /// What was asked last.
     pub fn last(&self) -> Message {
-        self.seen().pop().expect("it was asked")
+        let seen = self.log.seen.lock().expect("no test panics with it");
+        seen.last().map(|(_, message)| message.clone()).expect("it was asked")
     }
 
     /// Connections that were made.
@@ -130,6 +136,6 @@ impl Origin {
 
     /// Waits until it was asked so often.
     pub async fn until_asked(&self, count: usize) {
-        until("the origin is asked", || self.seen().len() >= count).await;
+        until("the origin is asked", || self.asked() >= count).await;
     }
 }

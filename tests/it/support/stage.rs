@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use pratfall::experiment::{Experiment, Match};
 use pratfall::experiment::limits::Limits;
+use pratfall::experiment::{Experiment, Match};
 use pratfall::measure::{Batch, Budget, Count, Phase, Rule, Tally, Until};
 use pratfall::proxy::config::{BoundsConfig, HostPolicy, ListenerConfig, Mode, Scheme, Target, Timeouts};
 use pratfall::proxy::{Enrolled, Injection, Proxy, Terms, Trial};

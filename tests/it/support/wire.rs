@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use bytes::BytesMut;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -82,13 +83,13 @@ fn fields(lines: &[u8]) -> Vec<(String, Vec<u8>)> {
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
-    ahead: Vec<u8>,
+    ahead: BytesMut,
 }
 
 impl Wire {
     pub fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket that is open");
-        Self { stream, ahead: Vec::new() }
+        Self { stream, ahead: BytesMut::new() }
     }
 
     pub async fn connect(address: SocketAddr) -> Self {
@@ -131,7 +132,7 @@ impl Wire {
     pub async fn head(&mut self) -> Option<Message> {
         loop {
             if let Some(at) = self.ahead.windows(4).position(|four| four == b"\r\n\r\n") {
-                let head = self.ahead.drain(..at + 4).collect();
+                let head = self.ahead.split_to(at + 4).to_vec();
                 return Some(Message { head, rest: vec![], body: vec![], trailers: vec![], end: End::Whole });
             }
             if self.more().await.is_err() {
@@ -148,7 +149,7 @@ impl Wire {
         } else if let Some(length) = message.field("content-length") {
             let length = length.parse().expect("a length");
             message.end = self.fill(length).await;
-            message.rest = self.ahead.drain(..length.min(self.ahead.len())).collect();
+            message.rest = self.ahead.split_to(length.min(self.ahead.len())).to_vec();
             message.body = message.rest.clone();
         }
     }
@@ -162,7 +163,7 @@ impl Wire {
                 break;
             }
             message.end = self.fill(size + 2).await;
-            let chunk: Vec<u8> = self.ahead.drain(..(size + 2).min(self.ahead.len())).collect();
+            let chunk = self.ahead.split_to((size + 2).min(self.ahead.len()));
             message.rest.extend_from_slice(&chunk);
             message.body.extend_from_slice(&chunk[..size.min(chunk.len())]);
             if message.end != End::Whole {
@@ -181,7 +182,7 @@ impl Wire {
     async fn line(&mut self, message: &mut Message) -> Option<Vec<u8>> {
         loop {
             if let Some(at) = self.ahead.windows(2).position(|two| two == b"\r\n") {
-                let line: Vec<u8> = self.ahead.drain(..at + 2).collect();
+                let line = self.ahead.split_to(at + 2);
                 message.rest.extend_from_slice(&line);
                 return Some(line[..at].to_vec());
             }
@@ -196,14 +197,14 @@ impl Wire {
     pub async fn exactly(&mut self, count: usize) -> Vec<u8> {
         let end = self.fill(count).await;
         assert_eq!(end, End::Whole, "only {} of {count} bytes came", self.ahead.len());
-        self.ahead.drain(..count).collect()
+        self.ahead.split_to(count).to_vec()
     }
 
     /// Reads everything to the end.
     pub async fn rest(&mut self) -> (Vec<u8>, End) {
         loop {
             if let Err(end) = self.more().await {
-                return (std::mem::take(&mut self.ahead), end);
+                return (std::mem::take(&mut self.ahead).to_vec(), end);
             }
         }
     }
