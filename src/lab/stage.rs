@@ -238,7 +238,8 @@ impl Stage {
         if trials.is_empty() {
             return next(request).await;
         }
-        let here = Here { worker: &self.worker, listener, caller: [127, 0, 0, 1].into(), trials: &trials };
+        let here =
+            Here { worker: &self.worker, listener, caller: [127, 0, 0, 1].into(), socket: None, trials: &trials };
         pass(&here, request, next).await
     }
 

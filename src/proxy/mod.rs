@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::ListenerConfig;
 pub use self::listen::Listener;
 pub use self::trial::{Enrolled, Injection, Terms, Trial};
+pub use self::wire::Socket;
 pub use self::worker::Worker;
 use self::worker::{Command, Handle};
 

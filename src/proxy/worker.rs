@@ -55,7 +55,7 @@ impl Worker {
         })
     }
 
-    /// Starts the thread of a worker. It ends when its handle is gone and its connections are over.
+    /// Starts the thread of a worker. It ends when its handle is gone, and its connections end with it: drain first.
     pub(super) fn start(index: usize) -> io::Result<Handle> {
         let (commands, inbox) = unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -82,7 +82,11 @@ impl Worker {
                     let counted = Counted::new(connections.clone());
                     tokio::task::spawn_local(serve(self.clone(), listener, stream, peer, counted));
                 }
-                Command::Watch(trial) => drop(self.recorder(&trial)),
+                Command::Watch(trial) => {
+                    let worker = self.clone();
+                    // A task of its own: a panic in a run's code must not be this thread's end.
+                    tokio::task::spawn_local(async move { drop(worker.recorder(&trial)) });
+                }
             }
         }
     }
