@@ -56,15 +56,17 @@ pub(super) fn binomial(rng: &mut SmallRng, n: f64, p: f64) -> f64 {
     if p > 0.5 {
         return n - binomial(rng, n, 1.0 - p);
     }
+    if p <= 0.0 {
+        return 0.0;
+    }
     let (mut found, mut place) = (0.0, 0.0);
-    while p > 0.0 {
+    loop {
         place += (rng.random::<f64>().ln() / (-p).ln_1p()).floor() + 1.0;
         if place > n {
-            break;
+            return found;
         }
         found += 1.0;
     }
-    found
 }
 
 impl World {
