@@ -109,8 +109,13 @@ fn path(criterion: &mut Criterion) {
         let listener = listener();
         let live = treatment.map(|share| live(&thread, &listener, share));
         let trials: Vec<_> = live.iter().map(|live| live.trial.clone()).collect();
-        let here =
-            Here { worker: &worker, listener: &listener, caller: IpAddr::V4(Ipv4Addr::LOCALHOST), trials: &trials };
+        let here = Here {
+            worker: &worker,
+            listener: &listener,
+            caller: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            socket: None,
+            trials: &trials,
+        };
         let one = async || {
             let request = black_box(request(path));
             let answer = if through { pass(&here, request, upstream.clone()).await } else { upstream(request).await };

@@ -1,6 +1,6 @@
 //! `pratfall run`: conducts experiments, one after the other, and exits with what came of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -120,10 +120,10 @@ impl Run {
     }
 
     /// Reads everything, and names everything that is wrong, before anything starts.
-    fn plan(&self, system: Option<(&crate::config::System, &std::path::Path)>) -> anyhow::Result<Vec<Planned>> {
+    fn plan(&self, system: Option<(&crate::config::System, &Path)>) -> anyhow::Result<Vec<Planned>> {
         let mut planned = Vec::new();
         let mut wrong: Vec<Problems> = Vec::new();
-        let (failures, files): (Vec<_>, Vec<_>) = self.files.iter().cloned().partition(is_failure);
+        let (failures, files): (Vec<_>, Vec<_>) = self.files.iter().cloned().partition(|path| is_failure(path));
         let mut found = Vec::new();
         for failure in &failures {
             let config = self.config.as_deref();
@@ -175,7 +175,7 @@ impl Run {
     }
 }
 
-fn is_failure(path: &PathBuf) -> bool {
+fn is_failure(path: &Path) -> bool {
     !path.exists() && path.to_str().is_some_and(|text| text.len() > 2 && text[..2].eq_ignore_ascii_case("F-"))
 }
 

@@ -232,7 +232,8 @@ fn estimate(bound: &Bound, blocks: &[Pair], treated: Counted, control: Counted) 
         Allowed::More(_) if treated.of == 0 || control.of == 0 => (0.0, (-1.0, 1.0)),
         Allowed::More(_) => {
             let blocks: Vec<Block> = blocks.iter().map(pair).collect();
-            let difference = mantel_haenszel(&blocks).map_or(treated.share() - control.share(), |(rd, _)| rd);
+            let difference = mantel_haenszel(&blocks).map(|(rd, _)| rd);
+            let difference = difference.unwrap_or_else(|| treated.share() - control.share());
             (difference, newcombe(treated.bad, n_t, control.bad, n_c, 0.95))
         }
     }

@@ -37,7 +37,7 @@ pub fn plan(experiment: &Experiment, p0: impl Fn(usize) -> Option<f64>, rate: Op
             Allowed::Max(max) => max / 5.0,
             Allowed::More(margin) => margin / 2.0,
         };
-        let p0 = p0(bound.indicator).unwrap_or(usual.min(0.005));
+        let p0 = p0(bound.indicator).unwrap_or_else(|| usual.min(0.005));
         match bound.allowed {
             Allowed::Max(max) => treated_needed_one_arm(p0.min(max * 0.95), max, alpha),
             Allowed::More(margin) => treated_needed_two_arm(p0, p0, margin, c / t, alpha),

@@ -1,6 +1,5 @@
 //! The life of an experiment: preflight, ledger, baseline, inject under guards, recovery, judge, report. Top to bottom.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,14 +14,14 @@ use super::judge::{self, SoFar, judge};
 use super::preflight::Refusal;
 use super::watch::{Cut, Watch};
 use super::write::{self, Facts};
-use super::{Progress, follow_up, guard, plan, preflight};
+use super::{Progress, follow_up, gather, guard, plan, preflight};
 use crate::clock;
 use crate::experiment::limits::Limits;
 use crate::experiment::{Count, Experiment, Length, Measure, Threshold};
 use crate::ledger::{Ledger, NewRun, OpenRun};
 use crate::load::{Load, LoadTally};
-use crate::measure::block::{self, Pair, Undecided};
-use crate::measure::{Arm, Budget, Counts, Phase, PhaseMark, Rule, TICK, Tally};
+use crate::measure::block::Undecided;
+use crate::measure::{Budget, Phase, PhaseMark, Rule, TICK, Tally};
 use crate::proxy::{Enrolled, Injection, Proxy, Terms, Trial};
 use crate::report::{Counted, Report};
 use crate::units::{Seed, Span};
@@ -98,7 +97,7 @@ impl Lab {
 
         let longest = self.limits.max_duration.get();
         let (baseline, ended) = baseline(&mut watch, longest).await;
-        let seen = seen_in_baseline(&watch, baseline);
+        let seen = gather::baseline(&watch, baseline);
         let go = ended.and_then(|()| ready(&watch, baseline, &seen, longest));
 
         let mut evidence = Evidence { indicators: seen, ..Evidence::default() };
@@ -336,7 +335,7 @@ fn freeze_thresholds(watch: &Watch<'_>, rules: &[Rule]) {
 }
 
 /// The treatment meets the fault, under guards, until the planned end or something ends it.
-async fn inject<'e>(
+async fn inject(
     watch: &mut Watch<'_>,
     enrolled: &Enrolled,
     baseline: &[Seen],
@@ -376,15 +375,7 @@ async fn inject<'e>(
 
 /// The next equal part of inject treats the next share of a ramp.
 fn ramp(watch: &Watch<'_>, mark: PhaseMark, length: Duration) {
-    watch.trial.treat(step(watch, mark.since.elapsed(), length).1);
-}
-
-/// Which step of the ramp it is after so long, and its share.
-fn step(watch: &Watch<'_>, after: Duration, length: Duration) -> (usize, f64) {
-    let shares = &watch.experiment.slice.treatment;
-    let part = after.as_secs_f64() / length.as_secs_f64().max(0.001) * shares.len() as f64;
-    let step = (part as usize).min(shares.len() - 1);
-    (step, shares[step].ratio())
+    watch.trial.treat(gather::step(watch, mark.since.elapsed(), length).1);
 }
 
 /// The fault is off: the last of inject are waited for, and the system is watched getting well again.
@@ -401,7 +392,7 @@ async fn recovery(
         last_of_inject(watch, mark, inject, held, patience.longest(), evidence).await;
     } else {
         watch.drain();
-        collect_inject(watch, inject, Undecided::LeaveOut, evidence);
+        gather::inject(watch, inject, Undecided::LeaveOut, evidence);
     }
     if watch.stop.borrow().is_some() || matches!(evidence.ended, Ended::Invalid(_)) {
         return;
@@ -424,7 +415,7 @@ async fn recovery(
         }
         cut => cut,
     };
-    let Some(cut) = cut else { return collect_recovery(watch, judged, evidence) };
+    let Some(cut) = cut else { return gather::recovery(watch, judged, evidence) };
     watch.say("run", "recovery was cut short");
     let why = ended(cut, watch);
     if evidence.ended == Ended::Planned {
@@ -451,10 +442,10 @@ async fn last_of_inject(
     if let Some(cut) = cut {
         drop(held);
         watch.drain();
-        collect_inject(watch, inject, Undecided::LeaveOut, evidence);
+        gather::inject(watch, inject, Undecided::LeaveOut, evidence);
         evidence.ended = ended(cut, watch);
     } else {
-        collect_inject(watch, inject, Undecided::Bad, evidence);
+        gather::inject(watch, inject, Undecided::Bad, evidence);
         drop(held);
     }
 }
@@ -473,75 +464,6 @@ impl Patience<'_> {
         let bounds = self.indicators.iter().map(|rule| rule.threshold().unwrap_or(self.response));
         bounds.max().unwrap_or_default() + Duration::from_millis(500)
     }
-}
-
-fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
-    let sums = watch.tally.units_of(Phase::Baseline);
-    let units = watch.tally.units(Phase::Baseline, 0, u32::MAX);
-    let middle = mark.tick(Instant::now()) / 2;
-    (0..watch.experiment.steady_state.len())
-        .map(|rule| {
-            // A threshold at the 95th percentile is known when baseline is over: one in twenty was slower, by its meaning.
-            let measure = &watch.experiment.steady_state[rule].measure;
-            let relative = matches!(measure, Measure::SlowRate { over: Threshold::BaselineP95, .. });
-            let counted = |counts: &Counts| {
-                if relative {
-                    return Counted { bad: 0.05 * counts.arrived as f64, of: counts.arrived };
-                }
-                Counted { bad: counts.bad[rule], of: counts.decided[rule] }
-            };
-            let [_, control, bystanders] = sums.each_ref().map(counted);
-            let mut all = Counts::default();
-            sums.iter().for_each(|counts| all.add(counts));
-            let of_tick = |tick: u32| {
-                let mut all = Counts::default();
-                units.get(&tick).into_iter().flatten().for_each(|counts| all.add(counts));
-                (all.bad[rule], all.decided[rule])
-            };
-            let halves = (0..middle).map(|tick| {
-                let ((bad_c, n_c), (bad_t, n_t)) = (of_tick(tick), of_tick(tick + middle));
-                Pair { bad_t, n_t, bad_c, n_c, last_tick: tick }
-            });
-            Seen {
-                baseline: counted(&all),
-                baseline_control: control,
-                baseline_bystanders: bystanders,
-                halves: halves.collect(),
-                ..Seen::default()
-            }
-        })
-        .collect()
-}
-
-fn collect_inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, evidence: &mut Evidence) {
-    let sums = watch.tally.units_of(Phase::Inject);
-    for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
-        seen.inject = watch.blocks(mark.phase, rule, undecided);
-        let bystanders = &sums[Arm::Bystander as usize];
-        seen.bystanders = Counted { bad: bystanders.bad[rule], of: bystanders.decided[rule] };
-    }
-    let control = watch.experiment.slice.control.ratio();
-    let units = watch.tally.units(Phase::Inject, 0, u32::MAX);
-    let sticky = watch.experiment.slice.by.is_sticky();
-    let steps = |tick: u32| step(watch, TICK * tick, watch.inject_length);
-    let arrivals = units.iter().filter_map(|(tick, arms)| {
-        let (now, share) = steps(*tick);
-        // A step of the ramp does not fall on a tick: those around it are mixed.
-        let mixed = steps(tick + 2).0 != now || steps(tick.saturating_sub(1)).0 != now;
-        // Of people who come again and again, a later step only brings those who are new to the treatment.
-        let uneven = sticky && now > 0;
-        (!mixed && !uneven).then_some((arms[0].arrived, arms[1].arrived, share / (share + control)))
-    });
-    evidence.arrivals = arrivals.collect();
-}
-
-/// The second half of recovery, when the system should be well again.
-fn collect_recovery(watch: &Watch<'_>, judged: Range<u32>, evidence: &mut Evidence) {
-    let units = watch.tally.units(Phase::Recovery, 0, u32::MAX);
-    for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
-        seen.recovery = block::cut(units.range(judged.clone()), rule, u32::MAX, Undecided::Bad);
-    }
-    evidence.recovery_seen = true;
 }
 
 /// What a cut means for the verdict.

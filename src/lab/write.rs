@@ -320,7 +320,7 @@ fn questions(ending: Ending, missing: &Option<String>) -> Vec<String> {
 
 /// The first level from evidence, the rest for people.
 fn whys(bounds: &[BoundVerdict], findings: &[Finding]) -> Vec<Why> {
-    let cause = findings.iter().find(|finding| finding.advice.is_some()).or(findings.first());
+    let cause = findings.iter().find(|finding| finding.advice.is_some()).or_else(|| findings.first());
     let not_well = |bound: &BoundVerdict| bound.log_e_not_recovered.is_some_and(|log_e| log_e >= bound.needs_broken);
     let asked = bounds.iter().filter(|bound| bound.ending == Ending::Broken || not_well(bound)).map(|bound| {
         let deeper = Why { question: "Why?".to_owned(), answer: None, evidence: None, whys: Vec::new() };

@@ -10,6 +10,8 @@ pub mod operation;
 mod outcome;
 mod recorder;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
