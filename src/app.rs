@@ -175,9 +175,11 @@ impl App {
         }
     }
 
-    /// Ends in good order: faults off first, then the requests under way.
+    /// Ends in good order: faults off first, then the requests under way; runs that were stopped write their reports.
     pub async fn drain(&self) {
-        self.proxy.drain(GRACE).await;
+        let runs = tokio::time::timeout(GRACE, self.control.over_all());
+        // Nothing more can be done about a run that is not over by then: the ledger will call it interrupted.
+        let _ = tokio::join!(runs, self.proxy.drain(GRACE));
     }
 }
 

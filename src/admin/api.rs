@@ -142,7 +142,14 @@ fn shown(status: &Status, with_report: bool) -> Value {
                 value["report"] = json!(report);
             }
         }
-        Some(Err(refusal)) => value["refused"] = json!(refusal.to_string()),
+        Some(Err(refusal)) => {
+            value["refused"] = json!(refusal.to_string());
+            value["refused_for"] = json!(match refusal {
+                Refusal::Document(_) => "document",
+                Refusal::NotNow(_) => "not_now",
+                Refusal::Internal(_) => "internal",
+            });
+        }
         None => {}
     }
     value

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-pub use self::token::Token;
+pub use self::token::{Token, path_beside as token_beside};
 use crate::lab::Control;
 use crate::ledger::Ledger;
 

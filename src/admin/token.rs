@@ -51,7 +51,7 @@ impl Token {
 }
 
 /// Where the token beside a ledger is.
-pub(super) fn path_beside(ledger: &Path) -> PathBuf {
+pub fn path_beside(ledger: &Path) -> PathBuf {
     let mut name = ledger.as_os_str().to_owned();
     name.push(".token");
     name.into()

@@ -15,10 +15,17 @@ use crate::experiment::{Experiment, Guard, Length, Of};
 use crate::lab::{plan, preflight};
 use crate::units::Span;
 
+const EXAMPLES: &str = "\
+Examples:
+  pratfall check experiments/slow-inventory.yaml
+  pratfall check experiments --config pratfall.yaml
+  pratfall check - < experiment.yaml";
+
 /// Check experiments, game days and system files, without starting anything.
 ///
 /// Every problem of a file is named at once, with its place and the way out.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Check {
     /// Files, folders, or `-`.
     #[arg(required = true, value_name = "FILE")]

@@ -6,6 +6,7 @@ use crate::app::AppError;
 use crate::experiment::Ending;
 use crate::lab::Refusal;
 use crate::ledger::LedgerError;
+use crate::report::Report;
 
 /// How a command went.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -42,6 +43,22 @@ impl Exit {
             Ending::Inconclusive => Self::Inconclusive,
             Ending::Invalid => Self::Invalid,
             Ending::Halted => Self::Halted,
+        }
+    }
+
+    /// What a report exits with; an ending that does not fail the command is a warning.
+    pub(super) fn of_report(report: &Report, fail_on: Option<&[Ending]>) -> Self {
+        let ending = report.verdict.ending;
+        let exit = Self::ended(ending);
+        match fail_on {
+            Some(fail_on) if !fail_on.contains(&ending) => {
+                if exit != Self::Done {
+                    let (name, word) = (&report.experiment, ending.word());
+                    anstream::eprintln!("warning: {name} is {word}, which does not fail this command");
+                }
+                Self::Done
+            }
+            _ => exit,
         }
     }
 

@@ -5,14 +5,26 @@ use std::path::PathBuf;
 use http::{Method, StatusCode};
 
 use super::exit::Exit;
-use super::remote::Remote;
-use super::{print, system};
+use super::{print, remote, system};
 use crate::ledger::halt::HaltMark;
+
+const HALT_EXAMPLES: &str = "\
+Examples:
+  pratfall halt                                all processes on this ledger
+  pratfall halt --on http://127.0.0.1:9900
+
+SIGUSR1 to the process, and POST /halt from the same machine, do the same.";
+
+const RESUME_EXAMPLES: &str = "\
+Examples:
+  pratfall resume
+  pratfall resume --on http://127.0.0.1:9900";
 
 /// Take every fault off, now, and refuse new runs until `resume`.
 ///
 /// Leaves a mark beside the ledger, which every process on it obeys within 100 ms; with --on, tells a serving proxy.
 #[derive(Debug, clap::Args)]
+#[command(after_help = HALT_EXAMPLES)]
 pub(super) struct Halt {
     #[command(flatten)]
     which: Which,
@@ -20,6 +32,7 @@ pub(super) struct Halt {
 
 /// Allow runs again.
 #[derive(Debug, clap::Args)]
+#[command(after_help = RESUME_EXAMPLES)]
 pub(super) struct Resume {
     #[command(flatten)]
     which: Which,
@@ -47,7 +60,8 @@ impl Which {
     }
 
     async fn tell(&self, url: &str, path: &str) -> anyhow::Result<()> {
-        let remote = Remote::new(url, self.token_file.as_deref())?;
+        let (token, ledger) = (self.token_file.as_deref(), self.ledger.as_deref());
+        let remote = remote::named(url, token, ledger, self.config.as_deref())?;
         let (status, answer) = remote.call(Method::POST, path, String::new()).await?;
         match status {
             StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),

@@ -8,8 +8,16 @@ use super::exit::Exit;
 use super::{Output, print, system};
 use crate::ledger::{FailureRow, Ledger, RunRow};
 
+const EXAMPLES: &str = "\
+Examples:
+  pratfall log
+  pratfall log slow inventory              runs that have these words
+  pratfall log --failures
+  pratfall log --audit                     nothing was changed or taken away";
+
 /// List runs and failures of the ledger, the newest first.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Log {
     /// Only runs whose title, result or findings have these words.
     words: Vec<String>,

@@ -11,12 +11,16 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::Value;
+use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Usage};
 use super::run::Planned;
 use super::show::{Place, summary};
-use super::{Output, print};
+use super::{Output, print, system};
+use crate::admin;
+use crate::experiment::Ending;
+use crate::lab::follow_up;
 use crate::report::Report;
 
 /// How often a run is asked for, which is its heartbeat too: well within its lease.
@@ -30,7 +34,8 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    pub(super) fn new(url: &str, token_file: Option<&Path>) -> anyhow::Result<Self> {
+    /// A proxy by its admin address. The token is in its file, or beside the ledger, where it exists.
+    fn new(url: &str, token_file: Option<&Path>, ledger: Option<&Path>) -> anyhow::Result<Self> {
         let base = url.trim_end_matches('/').to_owned();
         let sound = base.parse::<Uri>().is_ok_and(|uri| uri.scheme_str() == Some("http") && uri.authority().is_some());
         if !sound {
@@ -41,7 +46,7 @@ impl Remote {
                 Some(std::fs::read_to_string(path).with_context(|| format!("token file {}", path.display()))?)
             }
             // The same user's command line finds the token where the serving proxy keeps it.
-            None => std::fs::read_to_string("pratfall.db.token").ok(),
+            None => ledger.and_then(|ledger| std::fs::read_to_string(admin::token_beside(ledger)).ok()),
         };
         let token = token.map(|token| token.trim().to_owned());
         Ok(Self { base, token, client: Client::builder(TokioExecutor::new()).build_http() })
@@ -65,23 +70,48 @@ impl Remote {
     }
 }
 
-/// Conducts experiments on a serving proxy. The run goes on for as long as this command asks for it.
-pub(super) async fn run(
+/// A serving proxy as a command names it, with the token that lies beside the ledger which the command knows.
+pub(super) fn named(
     url: &str,
     token_file: Option<&Path>,
+    ledger: Option<&Path>,
+    config: Option<&Path>,
+) -> anyhow::Result<Remote> {
+    // A system file that cannot be read here says nothing about a proxy elsewhere.
+    let ledger = system::ledger(ledger, config).ok();
+    Remote::new(url, token_file, ledger.as_deref())
+}
+
+/// What was asked of `run --on`, besides the experiments.
+#[derive(Debug)]
+pub(super) struct Asked<'a> {
+    pub(super) seed: Option<u64>,
+    pub(super) underpowered: bool,
+    /// Endings that fail the command, where it says so.
+    pub(super) fail_on: Option<&'a [Ending]>,
+    pub(super) output: Output,
+}
+
+/// Conducts experiments on a serving proxy. A run goes on for as long as this command asks for it. How each ended, and
+/// the reports there are.
+pub(super) async fn run(
+    remote: &Remote,
     planned: &[Planned],
-    seed: Option<u64>,
-    underpowered: bool,
-    output: Output,
-) -> anyhow::Result<Exit> {
-    let remote = Remote::new(url, token_file)?;
-    let mut exits = Vec::new();
+    asked: &Asked<'_>,
+) -> anyhow::Result<(Vec<Exit>, Vec<Report>)> {
+    let mut signals = Signals::listen()?;
+    let (mut exits, mut reports) = (Vec::new(), Vec::new());
     let of = planned.len();
     for (index, planned) in planned.iter().enumerate() {
         let place = Place { number: index + 1, of };
-        let seed = seed.map(|seed| format!("&seed={seed}")).unwrap_or_default();
-        let path = format!("/runs?underpowered={underpowered}{seed}");
-        let document = planned.experiment.document.clone();
+        let seed = asked.seed.map(|seed| format!("&seed={seed}")).unwrap_or_default();
+        let path = format!("/runs?underpowered={}{seed}", asked.underpowered);
+        // A follow-up says in its first line what it follows.
+        let document = &planned.experiment.document;
+        let document = match &planned.follow_up_of {
+            Some(failure) if follow_up::failure_of(document).is_none() => follow_up::marked(document, failure),
+            _ => document.clone(),
+        };
         let (status, answer) = remote.call(Method::POST, &path, document).await?;
         if status != StatusCode::ACCEPTED {
             let why = answer["error"].as_str().unwrap_or("no reason was given").to_owned();
@@ -94,14 +124,39 @@ pub(super) async fn run(
             continue;
         }
         let run = answer["run"].as_str().context("the proxy named no run")?.to_owned();
-        exits.push(attend(&remote, &run, place, output).await?);
+        let exit = match attend(remote, &run, &mut signals).await? {
+            Over::Report(report) => {
+                print(match asked.output {
+                    Output::Text => summary(&report, place, None),
+                    Output::Json => json!({ "report": report }).to_string(),
+                });
+                let fail_on = asked.fail_on.or(planned.experiment.fail_on.as_deref());
+                let exit = Exit::of_report(&report, fail_on);
+                reports.push(*report);
+                exit
+            }
+            Over::Refused(why, exit) => {
+                anstream::eprintln!("refused: {}: {why}", planned.experiment.name);
+                exit
+            }
+        };
+        exits.push(exit);
+        if let Some(number) = signals.first {
+            exits.push(Exit::Signal(number));
+            break;
+        }
     }
-    Ok(Exit::worst(exits))
+    Ok((exits, reports))
+}
+
+/// How a run came to its end.
+enum Over {
+    Report(Box<Report>),
+    Refused(String, Exit),
 }
 
 /// Keeps a run alive, shows it, and halts it when this command is told to end.
-async fn attend(remote: &Remote, run: &str, place: Place, output: Output) -> anyhow::Result<Exit> {
-    let mut signal = None;
+async fn attend(remote: &Remote, run: &str, signals: &mut Signals) -> anyhow::Result<Over> {
     let mut shown = String::new();
     loop {
         let (status, answer) = remote.call(Method::GET, &format!("/runs/{run}"), String::new()).await?;
@@ -109,15 +164,15 @@ async fn attend(remote: &Remote, run: &str, place: Place, output: Output) -> any
             bail!("{run} is not known any more");
         }
         if let Some(why) = answer["refused"].as_str() {
-            anstream::eprintln!("refused: {why}");
-            return Ok(Exit::Invalid);
+            let exit = match answer["refused_for"].as_str() {
+                Some("document") => Exit::Usage,
+                Some("internal") => Exit::Failed,
+                _ => Exit::Invalid,
+            };
+            return Ok(Over::Refused(why.to_owned(), exit));
         }
         if let Ok(report) = serde_json::from_value::<Report>(answer["report"].clone()) {
-            print(match output {
-                Output::Text => summary(&report, place, None),
-                Output::Json => serde_json::to_string(&report)?,
-            });
-            return Ok(signal.map_or_else(|| Exit::ended(report.verdict.ending), Exit::Signal));
+            return Ok(Over::Report(Box::new(report)));
         }
         let phase = answer["progress"]["phase"].as_str().unwrap_or_default();
         if phase != shown {
@@ -126,22 +181,30 @@ async fn attend(remote: &Remote, run: &str, place: Place, output: Output) -> any
         }
         tokio::select! {
             () = tokio::time::sleep(BEAT) => drop(remote.call(Method::POST, &format!("/runs/{run}/heartbeat"), String::new()).await?),
-            number = ended() => {
-                signal = Some(number);
-                remote.call(Method::POST, &format!("/runs/{run}/halt"), String::new()).await?;
-            }
+            () = signals.next() => drop(remote.call(Method::POST, &format!("/runs/{run}/halt"), String::new()).await?),
         }
     }
 }
 
-async fn ended() -> i32 {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = interrupt.recv() => 2,
-        _ = terminate.recv() => 15,
+/// Signals that ask for the end. Listened to all the while, so that none is lost between two looks.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    /// The first that came.
+    first: Option<i32>,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, first: None })
+    }
+
+    async fn next(&mut self) {
+        let number = tokio::select! {
+            _ = self.interrupt.recv() => 2,
+            _ = self.terminate.recv() => 15,
+        };
+        self.first.get_or_insert(number);
     }
 }

@@ -11,8 +11,15 @@ use crate::lab::judge;
 use crate::ledger::Ledger;
 use crate::report::{Report, html, junit, markdown};
 
+const EXAMPLES: &str = "\
+Examples:
+  pratfall report                          the latest run, as Markdown
+  pratfall report 7k2m --format html > report.html
+  pratfall report reports/RUN/report.json --replay";
+
 /// Show the report of a run, or replay its verdict.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Show {
     /// The run: its id, the beginning of it, `latest`, or a report.json.
     #[arg(default_value = "latest")]

@@ -18,11 +18,22 @@ use crate::ledger::{Ledger, new_run_id};
 use crate::report::{Report, files, junit, markdown};
 use crate::units::Seed;
 
+const EXAMPLES: &str = "\
+Examples:
+  pratfall run experiments/slow-inventory.yaml
+  pratfall run experiments --junit junit.xml --fail-on broken,invalid
+  pratfall run slow.yaml --on http://127.0.0.1:9900   on a serving proxy, for as long as this command lives
+  pratfall run F-7k2m                                 is the failure gone?
+
+Exit codes: 0 held, 1 internal error, 2 usage or bad file, 3 broken, 4 inconclusive, 5 invalid or refused,
+6 halted, 130 and 143 by signal, after cleaning up. Of several: signal, 1, 3, 6, 5, 4, 0, the first that occurred.";
+
 /// Conduct experiments and write their reports.
 ///
 /// Binds the listeners of the system file, runs each experiment through baseline, inject and recovery, and writes
 /// reports/<run>/report.{json,md,html}. All files are read before anything starts.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Run {
     /// Experiments: files, folders, `-`, or failures of the ledger (`F-7k2m` runs its follow-up).
     #[arg(required = true, value_name = "FILE")]
@@ -63,8 +74,12 @@ impl Run {
         let fail_on = self.fail_on()?;
         if let Some(url) = &self.on {
             let planned = self.plan(None)?;
-            let token = self.token_file.as_deref();
-            return remote::run(url, token, &planned, self.seed, self.underpowered, output).await;
+            let remote = remote::named(url, self.token_file.as_deref(), None, self.config.as_deref())?;
+            let (seed, underpowered, fail_on) = (self.seed, self.underpowered, fail_on.as_deref());
+            let asked = remote::Asked { seed, underpowered, fail_on, output };
+            let (exits, reports) = remote::run(&remote, &planned, &asked).await?;
+            self.write_junit(&reports)?;
+            return Ok(Exit::worst(exits));
         }
         let (system, folder) = system::read(self.config.as_deref(), &self.variables)?;
         let planned = self.plan(Some((&system, &folder)))?;
@@ -87,7 +102,7 @@ impl Run {
             match conduct(&app, order, place, output).await {
                 Ok(report) => {
                     let wanted = fail_on.as_ref().or(one.experiment.fail_on.as_ref());
-                    exits.push(exit(&report, wanted.map(Vec::as_slice)));
+                    exits.push(Exit::of_report(&report, wanted.map(Vec::as_slice)));
                     reports.push(report);
                 }
                 Err(refusal) => {
@@ -97,16 +112,19 @@ impl Run {
                 }
             }
         }
-        if let Some(path) = &self.junit {
-            std::fs::write(path, junit::render(&reports))
-                .map_err(|error| anyhow::anyhow!("{}: {error}; the reports themselves are written", path.display()))?;
-        }
+        self.write_junit(&reports)?;
         if let Err(error) = job_summary(&reports) {
             anstream::eprintln!("warning: the job summary cannot be written: {error}");
         }
         let signal = *asked.borrow();
         app.drain().await;
         Ok(signal.map_or_else(|| Exit::worst(exits), Exit::Signal))
+    }
+
+    fn write_junit(&self, reports: &[Report]) -> anyhow::Result<()> {
+        let Some(path) = &self.junit else { return Ok(()) };
+        std::fs::write(path, junit::render(reports))
+            .map_err(|error| anyhow::anyhow!("{}: {error}; the reports themselves are written", path.display()))
     }
 
     fn fail_on(&self) -> anyhow::Result<Option<Vec<Ending>>> {
@@ -238,23 +256,4 @@ fn job_summary(reports: &[Report]) -> std::io::Result<()> {
         std::io::Write::write_all(&mut file, format!("{text}\n").as_bytes())?;
     }
     Ok(())
-}
-
-/// What a run exits with; an ending that does not fail the command is a warning.
-fn exit(report: &Report, fail_on: Option<&[Ending]>) -> Exit {
-    let ending = report.verdict.ending;
-    let exit = Exit::ended(ending);
-    match fail_on {
-        Some(fail_on) if !fail_on.contains(&ending) => {
-            if exit != Exit::Done {
-                anstream::eprintln!(
-                    "warning: {} is {}, which does not fail this command",
-                    report.experiment,
-                    ending.word()
-                );
-            }
-            Exit::Done
-        }
-        _ => exit,
-    }
 }

@@ -4,8 +4,14 @@ use super::exit::{Exit, Usage};
 use super::print;
 use crate::config::schema::{Kind, schema};
 
+const EXAMPLES: &str = "\
+Examples:
+  pratfall schema experiment > experiment.schema.json
+  pratfall schema system";
+
 /// Print the JSON Schema of a kind of document.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Schema {
     /// experiment, system or game_day; all of them, by kind, where nothing is said.
     kind: Option<String>,

@@ -7,11 +7,17 @@ use super::exit::Exit;
 use super::{signals, system};
 use crate::app::App;
 
+const EXAMPLES: &str = "\
+Examples:
+  pratfall serve
+  pratfall serve --config /etc/pratfall/pratfall.yaml --set FRONT=0.0.0.0:8080";
+
 /// Serve the listeners of the system file, with health, metrics and an admin API.
 ///
 /// Nothing is injected unless `limits.faults` allows it and somebody starts an experiment with `run … --on URL`. SIGTERM
 /// drains: faults off first, then the requests under way; a second signal ends at once. SIGUSR1 halts all runs.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
     /// The system file.
     #[arg(long, env = "PRATFALL_CONFIG", value_name = "FILE")]

@@ -5,11 +5,16 @@ use std::path::PathBuf;
 use http::Method;
 
 use super::exit::Exit;
-use super::remote::Remote;
-use super::{Output, print};
+use super::{Output, print, remote};
+
+const EXAMPLES: &str = "\
+Examples:
+  pratfall status
+  pratfall status --on http://127.0.0.1:9900 --output json";
 
 /// Show what a serving proxy is doing: armed or not, halted or not, and its runs.
 #[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct Show {
     /// Its admin address.
     #[arg(long, env = "PRATFALL_ON", default_value = "http://127.0.0.1:9900", value_name = "URL")]
@@ -21,7 +26,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<Exit> {
-        let remote = Remote::new(&self.on, self.token_file.as_deref())?;
+        let remote = remote::named(&self.on, self.token_file.as_deref(), None, None)?;
         let (_, status) = remote.call(Method::GET, "/status", String::new()).await?;
         if output == Output::Json {
             print(status);

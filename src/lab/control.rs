@@ -200,6 +200,13 @@ impl Control {
         self.runs().values().filter(|run| run.result.is_none()).count()
     }
 
+    /// Waits until no run is live.
+    pub async fn over_all(&self) {
+        while self.live() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn runs(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Run>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -37,7 +37,9 @@ pub fn judge(experiment: &Experiment, evidence: &Evidence) -> Judgement {
     let levels = Levels::new(bounds.len(), experiment.confidence.ratio());
     let verdicts: Vec<BoundVerdict> =
         bounds.iter().map(|bound| verdict(bound, &evidence.indicators[bound.indicator], levels)).collect();
-    let spillover = bounds.iter().filter_map(|bound| spilled(bound, &evidence.indicators[bound.indicator])).collect();
+    let spilled = |bound: &Bound| spilled(bound, &evidence.indicators[bound.indicator]);
+    // Where nobody met a fault, nothing of it can have spilt.
+    let spillover = bounds.iter().filter(|_| evidence.reach.faulted > 0).filter_map(spilled).collect();
     let decided = decide(&bounds, &verdicts, evidence, levels);
     let missing = (decided.0 == Ending::Inconclusive).then(|| missing(&bounds, &verdicts, evidence, levels)).flatten();
     Judgement { ending: decided.0, reason: decided.1, missing, bounds: verdicts, spillover }

@@ -13,6 +13,9 @@ pub(super) fn missing(
     evidence: &Evidence,
     levels: Levels,
 ) -> Option<String> {
+    if evidence.indicators.iter().all(|seen| seen.inject.is_empty()) {
+        return None; // nothing was injected: what is missing is what the reason says
+    }
     let open = bounds.iter().zip(verdicts).filter(|(_, verdict)| verdict.ending == Ending::Inconclusive);
     let more = open
         .map(|(bound, verdict)| units(bound, verdict, evidence.indicators[bound.indicator].baseline, levels))
