@@ -43,9 +43,10 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     // (decisions.md 1.8).
     if headers.contains_key(TE) {
         let takes_trailers = headers.get_all(TE).iter().flat_map(listed).any(|te| te.eq_ignore_ascii_case(b"trailers"));
-        headers.remove(TE);
         if takes_trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
+        } else {
+            headers.remove(TE);
         }
     }
     if headers.contains_key(CONNECTION) {

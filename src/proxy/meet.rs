@@ -64,7 +64,10 @@ pub(super) async fn meet(
         told: false,
     };
     let injecting = match trial.guarded(|| Some(chosen(here, trial, recorder, op, call, &request))) {
-        None => return next(request).await,
+        None => {
+            news.tell(Met::Nothing);
+            return next(request).await;
+        }
         Some(Ok(injecting)) => injecting,
         Some(Err(why)) => {
             recorder.note(why);

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::wire::{Message, Wire};
 use super::{ok, until};
@@ -102,10 +102,13 @@ impl Origin {
         Self::answering(ok("hello")).await
     }
 
-    /// An address where nobody listens.
+    /// An address where nobody listens, and nobody else can: it stays bound to the end of the tests.
     pub async fn nobody() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("there are ports");
-        listener.local_addr().expect("it is bound")
+        let socket = TcpSocket::new_v4().expect("there are sockets");
+        socket.bind("127.0.0.1:0".parse().expect("an address")).expect("there are ports");
+        let address = socket.local_addr().expect("it is bound");
+        std::mem::forget(socket);
+        address
     }
 
     /// What was asked so far, in order.
