@@ -91,7 +91,12 @@ impl Demo {
                 }
                 anstream::eprintln!("something else keeps this machine busy, so nothing could be told: once more");
             };
-            as_planned &= report.verdict.ending == expected;
+            let ending = report.verdict.ending;
+            if ending != expected {
+                as_planned = false;
+                let (was, wanted) = (ending.word(), expected.word());
+                anstream::eprintln!("not as planned: {} was {was}, not {wanted}; is the machine busy?", report.title);
+            }
             if let Some(signal) = *asked.borrow() {
                 return Ok(Exit::Signal(signal));
             }

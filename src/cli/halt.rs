@@ -74,7 +74,10 @@ impl Halt {
     pub(super) async fn run(self) -> anyhow::Result<Exit> {
         let who = std::env::var("USER").unwrap_or_else(|_| "an operator".to_owned());
         match &self.which.on {
-            Some(url) => self.which.tell(url, "/halt").await?,
+            Some(url) => {
+                let plain: String = who.chars().filter(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+                self.which.tell(url, &format!("/halt?by={plain}")).await?;
+            }
             None => self.which.mark()?.set(&who)?,
         }
         print("halted: all faults are off, and nothing starts until `pratfall resume`");
