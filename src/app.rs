@@ -12,7 +12,7 @@ use crate::config::{LedgerConfig, System};
 use crate::lab::{Control, Lab};
 use crate::ledger::Ledger;
 use crate::ledger::halt::HaltMark;
-use crate::proxy::config::{BoundsConfig, Mode, Scheme, Timeouts};
+use crate::proxy::config::{BoundsConfig, Mode, Scheme};
 use crate::proxy::{ListenerConfig, Proxy, ProxyError};
 
 /// How long requests may take to finish when a serving process ends: as long as Kubernetes waits before it kills.
@@ -234,8 +234,6 @@ fn unserved(system: &System) -> Vec<String> {
         refuse(listener.keep_case, "`keep_case`", "leave it out");
         refuse(!listener.trusted_proxies.is_empty(), "`trusted_proxies`", "leave it out");
         refuse(listener.bounds != BoundsConfig::default(), "`bounds` other than the defaults", "leave them out");
-        let request_header = listener.timeouts.request_header != Timeouts::default().request_header;
-        refuse(request_header, "`timeouts.request_header`", "write `idle`, which bounds the head as well");
     }
     later
 }

@@ -1,16 +1,18 @@
 //! What every seam of the data plane speaks: a body that streams, and an error that knows whose fault it is.
 
+use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 /// A body on its way through: nothing is ever buffered whole.
 ///
@@ -19,6 +21,46 @@ pub struct Body {
     inner: Inner,
     watch: Option<Box<dyn Watch>>,
     stall: Option<Stall>,
+    _busy: Option<Busy>,
+}
+
+/// A connection with an exchange under way, for as long as this lives.
+#[derive(Debug)]
+pub struct Busy(Rc<Quiet>);
+
+/// Since when a connection has had nothing to do.
+#[derive(Debug)]
+pub struct Quiet {
+    busy: Cell<u32>,
+    since: Cell<Instant>,
+}
+
+impl Quiet {
+    /// Nothing to do from now on.
+    pub fn new() -> Rc<Self> {
+        Rc::new(Self { busy: Cell::new(0), since: Cell::new(Instant::now()) })
+    }
+
+    /// An exchange begins.
+    pub fn begin(self: &Rc<Self>) -> Busy {
+        self.busy.set(self.busy.get() + 1);
+        Busy(self.clone())
+    }
+
+    /// Since when there has been nothing to do; nothing while there is.
+    pub fn since(&self) -> Option<Instant> {
+        (self.busy.get() == 0).then(|| self.since.get())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let left = self.0.busy.get() - 1;
+        self.0.busy.set(left);
+        if left == 0 {
+            self.0.since.set(Instant::now());
+        }
+    }
 }
 
 /// How long a body may stand still; the timer exists only while it does.
@@ -36,6 +78,9 @@ enum Inner {
 
 /// Somebody who wants to know how a body ends. Dropped without [`Watch::end`]: nobody read it to its end.
 pub trait Watch {
+    /// A piece went through.
+    fn piece(&mut self) {}
+
     /// The trailers, if there are any.
     fn trailers(&mut self, _trailers: &http::HeaderMap) {}
 
@@ -61,6 +106,11 @@ impl Body {
         self
     }
 
+    /// Keeps the connection busy for as long as the body lives.
+    pub fn keep(self, busy: Busy) -> Self {
+        Self { _busy: Some(busy), ..self }
+    }
+
     /// Breaks the body off when nothing comes for so long.
     pub fn stall_after(self, after: Duration) -> Self {
         Self { stall: Some(Stall { after, timer: None }), ..self }
@@ -75,7 +125,7 @@ impl Body {
 
 impl From<Inner> for Body {
     fn from(inner: Inner) -> Self {
-        Self { inner, watch: None, stall: None }
+        Self { inner, watch: None, stall: None, _busy: None }
     }
 }
 
@@ -122,8 +172,11 @@ impl HttpBody for Body {
             None => this.over(Ok(())),
             Some(Err(error)) => this.over(Err(error)),
             Some(Ok(frame)) => {
-                if let (Some(watch), Some(trailers)) = (&mut this.watch, frame.trailers_ref()) {
-                    watch.trailers(trailers);
+                if let Some(watch) = &mut this.watch {
+                    match frame.trailers_ref() {
+                        Some(trailers) => watch.trailers(trailers),
+                        None => watch.piece(),
+                    }
                 }
                 // hyper does not poll again once a length-delimited body says that it is complete.
                 if this.watch.is_some() && this.is_end_stream() {
@@ -190,9 +243,18 @@ pub enum Error {
     /// The exchange with the upstream broke.
     #[error("the exchange with the upstream broke")]
     Broken(#[source] hyper::Error),
-    /// A body broke, the caller's on its way up or the upstream's on its way down.
+    /// A body broke off: the upstream's, or the caller's before [`Error::Upload`] says whose it was.
     #[error("the body broke off")]
     Body(#[source] hyper::Error),
+    /// The caller's body broke off.
+    #[error("the body of the request broke off")]
+    Upload(#[source] hyper::Error),
+    /// The caller's body stood still for longer than the listener's timeouts allow.
+    #[error("the body of the request stood still for too long")]
+    Stalled(#[source] hyper::Error),
+    /// The caller left.
+    #[error("the caller is gone")]
+    Gone,
     /// A fault ended the exchange.
     #[error("ended by a fault: {0}")]
     Injected(Cut, #[source] h2::Error),
@@ -237,9 +299,8 @@ impl Error {
     /// Whose doing it is.
     pub fn origin(&self) -> Origin {
         match self {
-            Self::Connect(_) | Self::Timeout | Self::Broken(_) => Origin::Upstream,
-            Self::Body(error) if error.is_canceled() => Origin::Caller,
-            Self::Body(_) => Origin::Upstream,
+            Self::Connect(_) | Self::Timeout | Self::Broken(_) | Self::Body(_) => Origin::Upstream,
+            Self::Upload(_) | Self::Stalled(_) | Self::Gone => Origin::Caller,
             Self::Injected(..) => Origin::Injected,
             Self::Refused(_) | Self::NoRoute => Origin::Proxy,
         }
@@ -252,6 +313,8 @@ impl Error {
             Self::Timeout => "timeout",
             Self::Broken(_) => "broken",
             Self::Body(_) => "body",
+            Self::Upload(_) | Self::Stalled(_) => "upload",
+            Self::Gone => "gone",
             Self::Injected(..) => "injected",
             Self::Refused(_) => "refused",
             Self::NoRoute => "no_route",

@@ -240,7 +240,7 @@ impl FromStr for Span {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros() as u64;
-        if micros % 1000 != 0 && micros < 1_000_000 {
+        if !micros.is_multiple_of(1000) && micros < 1_000_000 {
             return if micros < 1000 { write!(f, "{micros}us") } else { write!(f, "{}ms", trim(micros as f64 / 1e3)) };
         }
         let millis = micros / 1000;

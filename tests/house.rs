@@ -66,7 +66,7 @@ fn a_room_uses_only_lower_rooms_and_has_none_within() {
     let (all, uses) = (files("src"), users());
     let module = regex(r#"#\[cfg\(test\)\]\n(?:#\[path = "([a-z_]+)\.rs"\]\n)?(?:pub\(crate\) )?mod ([a-z_]+);"#);
     let beside = |(path, text): &(PathBuf, String)| -> Vec<PathBuf> {
-        let names = module.captures_iter(text).filter_map(|found| found.get(1).or(found.get(2)));
+        let names = module.captures_iter(text).filter_map(|found| found.get(1).or_else(|| found.get(2)));
         names.map(|name| path.with_file_name(format!("{}.rs", name.as_str()))).collect()
     };
     let tests: Vec<_> = all.iter().flat_map(beside).collect();

@@ -184,7 +184,7 @@ async fn start(
         experiment: experiment.into(),
     };
     let started = admin.control.start(order, true)?;
-    let (run, reports) = (started.run.clone(), admin.reports.clone());
+    let (run, reports) = (started.run.clone(), admin.reports);
     tokio::spawn(async move {
         let Ok(Ok(report)) = started.result.await else { return };
         let saved = tokio::task::spawn_blocking(move || files::save(&report, &reports)).await;

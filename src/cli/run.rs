@@ -1,6 +1,6 @@
 //! `pratfall run`: conducts experiments, one after the other, and exits with what came of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -15,7 +15,7 @@ use crate::document::Problems;
 use crate::experiment::{Ending, Experiment};
 use crate::lab::{Order, follow_up};
 use crate::ledger::{Ledger, new_run_id};
-use crate::report::{Report, files, junit};
+use crate::report::{Report, files, junit, markdown};
 use crate::units::Seed;
 
 const EXAMPLES: &str = "\
@@ -78,7 +78,7 @@ impl Run {
             let (seed, underpowered, fail_on) = (self.seed, self.underpowered, fail_on.as_deref());
             let asked = remote::Asked { seed, underpowered, fail_on, output };
             let (exits, reports) = remote::run(&remote, &planned, &asked).await?;
-            self.write_junit(&reports)?;
+            self.for_ci(&reports)?;
             return Ok(Exit::worst(exits));
         }
         let (system, folder) = system::read(self.config.as_deref(), &self.variables)?;
@@ -112,13 +112,17 @@ impl Run {
                 }
             }
         }
-        self.write_junit(&reports)?;
+        self.for_ci(&reports)?;
         let signal = *asked.borrow();
         app.drain().await;
         Ok(signal.map_or_else(|| Exit::worst(exits), Exit::Signal))
     }
 
-    fn write_junit(&self, reports: &[Report]) -> anyhow::Result<()> {
+    /// What a pipeline asked for.
+    fn for_ci(&self, reports: &[Report]) -> anyhow::Result<()> {
+        if let Err(error) = job_summary(reports) {
+            anstream::eprintln!("warning: the job summary cannot be written: {error}");
+        }
         let Some(path) = &self.junit else { return Ok(()) };
         std::fs::write(path, junit::render(reports))
             .map_err(|error| anyhow::anyhow!("{}: {error}; the reports themselves are written", path.display()))
@@ -135,10 +139,10 @@ impl Run {
     }
 
     /// Reads everything, and names everything that is wrong, before anything starts.
-    fn plan(&self, system: Option<(&crate::config::System, &std::path::Path)>) -> anyhow::Result<Vec<Planned>> {
+    fn plan(&self, system: Option<(&crate::config::System, &Path)>) -> anyhow::Result<Vec<Planned>> {
         let mut planned = Vec::new();
         let mut wrong: Vec<Problems> = Vec::new();
-        let (failures, files): (Vec<_>, Vec<_>) = self.files.iter().cloned().partition(is_failure);
+        let (failures, files): (Vec<_>, Vec<_>) = self.files.iter().cloned().partition(|path| is_failure(path));
         let mut found = Vec::new();
         for failure in &failures {
             let config = self.config.as_deref();
@@ -190,7 +194,7 @@ impl Run {
     }
 }
 
-fn is_failure(path: &PathBuf) -> bool {
+fn is_failure(path: &Path) -> bool {
     !path.exists() && path.to_str().is_some_and(|text| text.len() > 2 && text[..2].eq_ignore_ascii_case("F-"))
 }
 
@@ -207,6 +211,7 @@ fn follow_up_of(ledger: &Ledger, failure: &str) -> anyhow::Result<(documents::Do
 
 /// Conducts one experiment, shows it, and writes its report.
 pub(super) async fn conduct(app: &App, order: Order, place: Place, output: Output) -> anyhow::Result<Report> {
+    known_before(app, &order.experiment);
     let started = app.control.start(order, false)?;
     follow(started.progress, place).await;
     let report = started.result.await??;
@@ -226,4 +231,30 @@ pub(super) async fn conduct(app: &App, order: Order, place: Place, output: Outpu
         Output::Json => print(json!({ "report": report, "folder": folder })),
     }
     Ok(report)
+}
+
+/// Failures of the same experiment, fault or place: who runs it again should know what it broke before.
+fn known_before(app: &App, experiment: &Experiment) {
+    let kind = experiment.inject.faults.first().map_or("", |fault| fault.kind());
+    let similar =
+        app.ledger.as_ref().and_then(|ledger| ledger.similar(&experiment.name, kind, &experiment.inject.at).ok());
+    for failure in similar.unwrap_or_default() {
+        anstream::eprintln!("seen before: {}  {}  ({})", failure.id, failure.title, failure.state.word());
+    }
+}
+
+/// GitHub shows what is appended to this file beside the job; it takes 1 MiB a step.
+fn job_summary(reports: &[Report]) -> std::io::Result<()> {
+    const MOST: usize = 900 << 10;
+    let Some(path) = std::env::var_os("GITHUB_STEP_SUMMARY").filter(|path| !path.is_empty()) else { return Ok(()) };
+    let mut file = std::fs::File::options().create(true).append(true).open(path)?;
+    let mut written = 0;
+    for text in reports.iter().map(markdown::render) {
+        written += text.len();
+        if written > MOST {
+            break;
+        }
+        std::io::Write::write_all(&mut file, format!("{text}\n").as_bytes())?;
+    }
+    Ok(())
 }

@@ -11,7 +11,7 @@ pub(super) const USUAL: &str = "pratfall.yaml";
 
 /// Reads the system file; warnings go to stderr.
 pub(super) fn read(config: Option<&Path>, variables: &Variables) -> anyhow::Result<(System, PathBuf)> {
-    let path = config.unwrap_or(Path::new(USUAL));
+    let path = config.unwrap_or_else(|| Path::new(USUAL));
     let text = std::fs::read_to_string(path).map_err(|error| {
         let help = if config.is_none() { "; name the system file with --config" } else { "" };
         Usage(format!("system file {}: {error}{help}", path.display()))
@@ -25,7 +25,7 @@ pub(super) fn read(config: Option<&Path>, variables: &Variables) -> anyhow::Resu
 
 /// The folder of a file.
 pub(super) fn folder(path: &Path) -> PathBuf {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
 }
 
 /// The ledger of a command that only reads: named, or the system file's, or the usual one.
@@ -36,7 +36,7 @@ pub(super) fn ledger(named: Option<&Path>, config: Option<&Path>) -> anyhow::Res
     if config.is_none() && !Path::new(USUAL).exists() {
         return Ok("pratfall.db".into());
     }
-    let path = config.unwrap_or(Path::new(USUAL));
+    let path = config.unwrap_or_else(|| Path::new(USUAL));
     let text =
         std::fs::read_to_string(path).map_err(|error| Usage(format!("system file {}: {error}", path.display())))?;
     // Where the ledger is does not depend on variables that this command was not given.

@@ -67,6 +67,12 @@ pub struct Reach {
     pub carried: u64,
     /// Calls there that did not.
     pub uncarried: u64,
+    /// Treated calls that came while the fault was on, and were not those that it is for.
+    #[serde(default)]
+    pub no_match: u64,
+    /// Treated calls on protected routes.
+    #[serde(default)]
+    pub protected_calls: u64,
     /// Treated calls that matched while the fault was on.
     pub eligible: u64,
     /// Calls that met the fault.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::experiment::{Experiment, Guard, Of};
-use crate::measure::{Arm, Counts, Phase, Rule, TICK, Tally, Until};
+use crate::measure::{Arm, Counts, Rule, TICK, Tally, Until};
 use crate::units::Percent;
 
 /// A guard does not decide on fewer units than this (decisions.md 2.8).
@@ -29,16 +29,13 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Why the run must end, if it must. `now` is the first tick that is not complete yet.
-    pub(super) fn crossed(&self, tally: &Tally, phase: Phase, now: u32) -> Option<String> {
+    /// Why the run must end, if it must. A window that is not full yet says nothing.
+    pub(super) fn crossed(&self, tally: &Tally) -> Option<String> {
         let ticks = (self.window.as_millis() / TICK.as_millis()).max(1) as u32;
-        // A window that is not full yet says nothing.
-        let from = now.checked_sub(ticks)?;
+        let arms = tally.decided_lately(ticks)?;
         let mut sum = Counts::default();
-        for (_, arms) in tally.requests(phase).filter(|(tick, _)| (from..now).contains(tick)) {
-            for arm in Arm::ALL.into_iter().filter(|arm| self.looks_at(*arm)) {
-                sum.add(&arms[arm as usize]);
-            }
+        for arm in Arm::ALL.into_iter().filter(|arm| self.looks_at(*arm)) {
+            sum.add(&arms[arm as usize]);
         }
         let (decided, bad) = (sum.decided[self.rule], sum.bad[self.rule]);
         let share = bad / decided.max(1) as f64;
@@ -97,40 +94,50 @@ pub(super) fn rules(experiment: &Experiment, indicators: Vec<Rule>) -> Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::Batch;
+    use crate::measure::{Batch, Phase};
     use tokio::time::Instant;
 
-    fn tally(ticks: &[(u32, [u64; 3], [f64; 3])]) -> Tally {
+    /// What was decided in each tick: its number, when the units had arrived, how many of each arm, how many were bad.
+    fn tally(ticks: &[(u32, u32, [u64; 3], [f64; 3])]) -> Tally {
         let mut tally = Tally::new(1, None);
-        let mut batch = Batch::empty(0, Instant::now());
-        for (tick, decided, bad) in ticks {
-            let arms = batch.ticks.entry((Phase::Inject, *tick)).or_default();
+        let began = Instant::now();
+        for (tick, arrived, decided, bad) in ticks {
+            let mut batch = Batch::empty(0, began + TICK * *tick + TICK / 2);
+            let arms = batch.ticks.entry((Phase::Inject, *arrived)).or_default();
             for arm in 0..3 {
-                arms[arm].arrived = decided[arm];
                 arms[arm].decided[0] = decided[arm];
                 arms[arm].bad[0] = bad[arm];
             }
+            tally.add(batch);
         }
-        tally.add(batch);
+        let last = ticks.last().expect("there is one").0;
+        tally.add(Batch::empty(0, began + TICK * (last + 1)));
         tally
     }
 
-    #[tokio::test]
+    fn guard(of: Of) -> Watched {
+        let (max, window) = ("20%".parse().unwrap(), Duration::from_secs(1));
+        Watched { rule: 0, max, window, of, what: "errors".into() }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_guard_looks_at_its_window_and_its_people_and_waits_for_enough_of_them() {
-        let guard = |of| Watched {
-            rule: 0,
-            max: "20%".parse().unwrap(),
-            window: Duration::from_secs(1),
-            of,
-            what: "errors".into(),
-        };
-        let all_bad: Vec<_> = (0..8).map(|tick| (tick, [10, 10, 10], [10.0, 0.0, 0.0])).collect();
-        let tally_of = tally(&all_bad);
-        assert!(guard(Of::Treatment).crossed(&tally_of, Phase::Inject, 8).is_some());
-        assert!(guard(Of::All).crossed(&tally_of, Phase::Inject, 8).is_some(), "a third is over a fifth");
-        assert_eq!(guard(Of::Rest).crossed(&tally_of, Phase::Inject, 8), None, "the treatment is broken on purpose");
-        assert_eq!(guard(Of::Treatment).crossed(&tally_of, Phase::Inject, 3), None, "the window is not full");
-        let few = tally(&[(0, [4, 0, 0], [4.0, 0.0, 0.0]), (3, [15, 0, 0], [15.0, 0.0, 0.0])]);
-        assert_eq!(guard(Of::All).crossed(&few, Phase::Inject, 4), None, "19 units do not decide");
+        let all_bad = |ticks| (0..ticks).map(|tick| (tick, tick, [10, 10, 10], [10.0, 0.0, 0.0])).collect::<Vec<_>>();
+        let bad = tally(&all_bad(8));
+        assert!(guard(Of::Treatment).crossed(&bad).is_some());
+        assert!(guard(Of::All).crossed(&bad).is_some(), "a third is over a fifth");
+        assert_eq!(guard(Of::Rest).crossed(&bad), None, "the treatment is broken on purpose");
+        assert_eq!(guard(Of::Treatment).crossed(&tally(&all_bad(3))), None, "the window is not full");
+        let few = tally(&[(0, 0, [4, 0, 0], [4.0, 0.0, 0.0]), (3, 3, [15, 0, 0], [15.0, 0.0, 0.0])]);
+        assert_eq!(guard(Of::All).crossed(&few), None, "19 units do not decide");
+        let past = tally(&[(0, 0, [30, 0, 0], [30.0, 0.0, 0.0]), (8, 8, [30, 0, 0], [0.0; 3])]);
+        assert_eq!(guard(Of::All).crossed(&past), None, "what is over is over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_guard_sees_units_whose_fate_is_known_long_after_they_came() {
+        // All time out after thirty seconds; a window of arrivals would only ever hold those that nobody knows of yet.
+        let late = tally(&[(0, 0, [0, 0, 5], [0.0; 3]), (121, 1, [0, 0, 25], [0.0, 0.0, 25.0])]);
+        assert!(guard(Of::Rest).crossed(&late).is_some());
     }
 }

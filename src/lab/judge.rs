@@ -7,7 +7,7 @@ use super::bound::{Allowed, Bound, Levels, QUIET};
 use super::evidence::{Ended, Evidence, Reach, Seen};
 use super::missing::missing;
 use crate::experiment::{Ending, Experiment};
-use crate::measure::block::Pair;
+use crate::measure::block::{self, Pair, Ticks, Undecided};
 use crate::report::{BoundVerdict, Counted};
 use crate::stats::interval::{mantel_haenszel, newcombe, wilson};
 use crate::stats::ratio::{SAMPLE_RATIO_ALARM, SampleRatio};
@@ -46,9 +46,6 @@ pub fn judge(experiment: &Experiment, evidence: &Evidence) -> Judgement {
 }
 
 fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, levels: Levels) -> (Ending, String) {
-    if let Ended::Invalid(why) = &evidence.ended {
-        return (Ending::Invalid, why.clone());
-    }
     if let Ended::Never(why) = &evidence.ended {
         return (Ending::Inconclusive, why.clone());
     }
@@ -56,6 +53,13 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     let finished = matches!(evidence.ended, Ended::Planned | Ended::Broken);
     if reach.faulted == 0 && (finished || reach.treated >= ENOUGH_FAULTED) {
         return (Ending::Invalid, not_reached(reach));
+    }
+    let invalid = match &evidence.ended {
+        Ended::Invalid(why) => Some(why.clone()),
+        _ => None,
+    };
+    if let Some(why) = invalid.clone().filter(|_| reach.faulted == 0) {
+        return (Ending::Invalid, why);
     }
     let mut ratio = SampleRatio::default();
     for (treated, control, rho) in &evidence.arrivals {
@@ -70,14 +74,16 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     let unwell: Vec<Option<String>> =
         bounds.iter().map(|bound| control_unwell(bound, &evidence.indicators[bound.indicator])).collect();
     for ((bound, verdict), unwell) in bounds.iter().zip(verdicts).zip(&unwell) {
-        // An absolute bound says nothing about the fault when the untreated cross it too.
-        let ours = matches!(bound.allowed, Allowed::More(_)) || unwell.is_none();
+        let ours = unwell.is_none() || is_ours(bound, &evidence.indicators[bound.indicator], levels);
         if verdict.log_e_broken >= levels.broken && ours {
             return (Ending::Broken, format!("{}: {}", bound.name, verdict.why));
         }
         if verdict.log_e_not_recovered.is_some_and(|log_e| log_e >= levels.broken) && ours {
             return (Ending::Broken, format!("{}: not well again after the fault was gone", bound.name));
         }
+    }
+    if let Some(why) = invalid {
+        return (Ending::Invalid, why);
     }
     if let Ended::Early(by) = &evidence.ended {
         return (Ending::Halted, format!("ended before its plan: {by}"));
@@ -87,7 +93,12 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     }
     let open = verdicts.iter().find(|verdict| verdict.ending != Ending::Held);
     match open {
+        // The fault was taken off for a bound that the whole evidence does not show crossed.
+        _ if evidence.ended != Ended::Planned => {
+            (Ending::Inconclusive, "the fault was taken off before the planned end".into())
+        }
         Some(open) => (Ending::Inconclusive, format!("{}: {}", open.indicator, open.why)),
+        None if verdicts.is_empty() => (Ending::Inconclusive, "there is no bound that evidence decides".into()),
         None if reach.faulted < ENOUGH_FAULTED => {
             let faulted = reach.faulted;
             (Ending::Invalid, format!("only {faulted} calls met the fault; {ENOUGH_FAULTED} are needed to say held"))
@@ -96,9 +107,55 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
     }
 }
 
-/// Whether a bound has been shown crossed by now, and in which block: asked again and again while the fault is on.
-pub fn broken_in(bound: &Bound, seen: &Seen, levels: Levels) -> Option<usize> {
-    path(bound, Side::Broken, &seen.inject, prior(seen)).iter().position(|log_e| *log_e >= levels.broken)
+/// Whether a bound has been shown crossed by now: asked again and again while the fault is on, so it goes on where it
+/// stopped.
+#[derive(Clone, Debug)]
+pub(super) struct SoFar {
+    indicator: usize,
+    process: Process,
+    /// The first tick that is in no block yet.
+    pub(super) from: u32,
+}
+
+impl SoFar {
+    pub(super) fn new(bound: &Bound, seen: &Seen) -> Self {
+        let process = Process::new(bound.allowed, Side::Broken, prior(seen));
+        Self { indicator: bound.indicator, process, from: 0 }
+    }
+
+    /// Takes the blocks that can be judged by now; ln E after the one where it was largest.
+    pub(super) fn look(&mut self, units: &Ticks, complete: u32) -> f64 {
+        let units = units.range(self.from..);
+        let mut highest: f64 = 0.0;
+        for block in block::cut(units, self.indicator, complete, Undecided::Wait) {
+            highest = highest.max(self.process.push(&block));
+            self.from = block.last_tick + 1;
+        }
+        highest
+    }
+}
+
+/// A bound's e-process.
+#[derive(Clone, Debug)]
+enum Process {
+    One(OneArm),
+    Two(TwoArm),
+}
+
+impl Process {
+    fn new(allowed: Allowed, side: Side, p0: f64) -> Self {
+        match allowed {
+            Allowed::Max(max) => Self::One(OneArm::new(side, max, p0)),
+            Allowed::More(margin) => Self::Two(TwoArm::new(side, margin, p0)),
+        }
+    }
+
+    fn push(&mut self, block: &Pair) -> f64 {
+        match self {
+            Self::One(process) => process.push(block.bad_t, block.n_t as f64),
+            Self::Two(process) => process.push(pair(block)),
+        }
+    }
 }
 
 /// What the experts expect: all matching traffic of baseline, frozen when the fault begins (decisions.md 2.20).
@@ -108,16 +165,8 @@ fn prior(seen: &Seen) -> f64 {
 
 /// ln E after each block.
 fn path(bound: &Bound, side: Side, blocks: &[Pair], p0: f64) -> Vec<f64> {
-    match bound.allowed {
-        Allowed::Max(max) => {
-            let mut process = OneArm::new(side, max, p0);
-            blocks.iter().map(|block| process.push(block.bad_t, block.n_t as f64)).collect()
-        }
-        Allowed::More(margin) => {
-            let mut process = TwoArm::new(side, margin, p0);
-            blocks.iter().map(|block| process.push(pair(block))).collect()
-        }
-    }
+    let mut process = Process::new(bound.allowed, side, p0);
+    blocks.iter().map(|block| process.push(block)).collect()
 }
 
 fn pair(block: &Pair) -> Block {
@@ -185,7 +234,8 @@ fn estimate(bound: &Bound, blocks: &[Pair], treated: Counted, control: Counted) 
         Allowed::More(_) if treated.of == 0 || control.of == 0 => (0.0, (-1.0, 1.0)),
         Allowed::More(_) => {
             let blocks: Vec<Block> = blocks.iter().map(pair).collect();
-            let difference = mantel_haenszel(&blocks).map_or(treated.share() - control.share(), |(rd, _)| rd);
+            let difference = mantel_haenszel(&blocks).map(|(rd, _)| rd);
+            let difference = difference.unwrap_or_else(|| treated.share() - control.share());
             (difference, newcombe(treated.bad, n_t, control.bad, n_c, 0.95))
         }
     }
@@ -193,6 +243,7 @@ fn estimate(bound: &Bound, blocks: &[Pair], treated: Counted, control: Counted) 
 
 /// Why a run says nothing: the baseline was not what the hypothesis takes for granted (decisions.md 2.5).
 pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
+    let absolute = bounds.iter().any(|bound| matches!(bound.allowed, Allowed::Max(_)));
     for bound in bounds {
         let seen = &seen[bound.indicator];
         match bound.allowed {
@@ -207,6 +258,8 @@ pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
                     ));
                 }
             }
+            // A run with a `max` has said what quiet is.
+            Allowed::More(_) if absolute => {}
             Allowed::More(margin) => {
                 let apart = |turn: fn(&Pair) -> Pair| {
                     let mut process = TwoArm::new(Side::Broken, margin, margin / 2.0);
@@ -226,6 +279,15 @@ pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
         }
     }
     None
+}
+
+/// Whether the treatment crossed a bound by the fault, although control was unwell: an absolute bound says nothing about
+/// the fault when the untreated cross it too, unless what the treatment has *more* than they is above it already.
+fn is_ours(bound: &Bound, seen: &Seen, levels: Levels) -> bool {
+    let Allowed::Max(max) = bound.allowed else { return true };
+    let mut process = Process::new(Allowed::More(max), Side::Broken, prior(seen));
+    let path: Vec<f64> = seen.inject.iter().map(|block| process.push(block)).collect();
+    highest(&path) >= levels.broken
 }
 
 /// Why control was unwell, if it was.
@@ -290,8 +352,14 @@ fn not_reached(reach: &Reach) -> String {
     if reach.eligible > 0 {
         return format!("the fault was not applied: all {} eligible calls were spared", reach.eligible);
     }
-    if reach.carried > 0 {
+    if reach.no_match > 0 {
         return "the fault was not applied: calls of the treatment came, and none matched what is to be faulted".into();
+    }
+    if reach.protected_calls > 0 {
+        return "the fault was not applied: all calls of the treatment were on protected routes".into();
+    }
+    if reach.carried > 0 {
+        return "the fault was not applied: no call of the treatment came while it was on".into();
     }
     if reach.uncarried > 0 {
         return format!(

@@ -3,7 +3,7 @@
 use super::bound::{Allowed, Bound, Levels};
 use super::evidence::Evidence;
 use crate::experiment::Ending;
-use crate::report::BoundVerdict;
+use crate::report::{BoundVerdict, Counted};
 use crate::stats::plan::{growth_one_arm, growth_per_treated, minutes, treated_needed_one_arm, treated_needed_two_arm};
 
 /// What would settle the bound that needs most.
@@ -18,14 +18,15 @@ pub(super) fn missing(
     }
     let open = bounds.iter().zip(verdicts).filter(|(_, verdict)| verdict.ending == Ending::Inconclusive);
     let more = open
-        .filter_map(|(bound, verdict)| units(bound, verdict, levels))
+        .map(|(bound, verdict)| units(bound, verdict, evidence.indicators[bound.indicator].baseline, levels))
         .fold(None, |most: Option<f64>, units| Some(most.map_or(units, |most| most.max(units))))?;
     if !more.is_finite() || more > 1e7 {
         return Some(
             "the truth lies too near the bound to be told apart; a wider bound or a larger dose would settle it".into(),
         );
     }
-    let treated = evidence.reach.treated as f64;
+    // In units, as what is needed: somebody who came ten times is one.
+    let treated = verdicts.iter().map(|verdict| verdict.treated.of).max().unwrap_or_default() as f64;
     let rate = treated / evidence.inject_secs.max(0.001);
     let more = (more.max(1.0) / 10.0).ceil() as u64 * 10;
     if rate <= 0.0 {
@@ -36,12 +37,20 @@ pub(super) fn missing(
     Some(format!("about {more} more treated requests: {time} at this slice"))
 }
 
-fn units(bound: &Bound, verdict: &BoundVerdict, levels: Levels) -> Option<f64> {
+fn units(bound: &Bound, verdict: &BoundVerdict, baseline: Counted, levels: Levels) -> f64 {
     let alpha = (-levels.held).exp();
     let (n, share) = (verdict.treated.of as f64, verdict.treated.share());
     let control = verdict.control.share();
     let smooth = |share: f64, n: f64| (share * n + 0.5) / (n + 1.0);
-    Some(match bound.allowed {
+    if n == 0.0 {
+        // Nothing was measured: all that is known is baseline.
+        let p0 = smooth(baseline.share(), baseline.of as f64);
+        return match bound.allowed {
+            Allowed::Max(max) => treated_needed_one_arm(p0.min(max * 0.9), max, alpha),
+            Allowed::More(margin) => treated_needed_two_arm(p0, p0, margin, 1.0, alpha),
+        };
+    }
+    match bound.allowed {
         Allowed::Max(max) if share < max => {
             let needed = treated_needed_one_arm(smooth(share, n).min(max * 0.9), max, alpha) - n;
             needed.max(0.1 * n)
@@ -58,5 +67,5 @@ fn units(bound: &Bound, verdict: &BoundVerdict, levels: Levels) -> Option<f64> {
             let k = (verdict.control.of as f64 / n.max(1.0)).max(0.1);
             (levels.broken - verdict.log_e_broken) / growth_per_treated(share, control, margin, k).max(1e-9)
         }
-    })
+    }
 }

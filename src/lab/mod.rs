@@ -7,6 +7,7 @@ pub mod control;
 pub mod evidence;
 mod findings;
 pub mod follow_up;
+mod gather;
 mod guard;
 pub mod judge;
 mod missing;
@@ -14,6 +15,14 @@ pub mod plan;
 pub mod preflight;
 pub mod progress;
 pub mod run;
+#[cfg(test)]
+mod run_tests;
+#[cfg(test)]
+mod simulations;
+#[cfg(test)]
+mod stage;
+#[cfg(test)]
+mod stop_tests;
 mod watch;
 mod write;
 

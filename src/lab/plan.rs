@@ -13,8 +13,8 @@ pub const QUIET_PHASE: Duration = Duration::from_secs(20);
 /// Matching units that an automatic baseline waits for, if that takes longer.
 pub const BASELINE_UNITS: u64 = 200;
 
-/// The longest that an automatic inject phase may be where nothing is written.
-const AT_MOST: Duration = Duration::from_secs(15 * 60);
+/// The longest that an automatic phase may be where nothing is written.
+pub const AT_MOST: Duration = Duration::from_secs(15 * 60);
 
 /// What a run needs to say HELD with a chance of 90 %, if everything is as well as baseline.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,7 +37,7 @@ pub fn plan(experiment: &Experiment, p0: impl Fn(usize) -> Option<f64>, rate: Op
             Allowed::Max(max) => max / 5.0,
             Allowed::More(margin) => margin / 2.0,
         };
-        let p0 = p0(bound.indicator).unwrap_or(usual.min(0.005));
+        let p0 = p0(bound.indicator).unwrap_or_else(|| usual.min(0.005));
         match bound.allowed {
             Allowed::Max(max) => treated_needed_one_arm(p0.min(max * 0.95), max, alpha),
             Allowed::More(margin) => treated_needed_two_arm(p0, p0, margin, c / t, alpha),

@@ -7,7 +7,7 @@ use crate::experiment::limits::Limits;
 use crate::experiment::{Carry, Experiment, Guard, Length, Measure, Threshold};
 use crate::measure::MAX_RULES;
 use crate::proxy::Proxy;
-use crate::units::Increase;
+use crate::units::{Increase, Span};
 
 /// Why a run was refused before it began.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -104,11 +104,16 @@ pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refus
     if let Some(most) = limits.max_slice.filter(|most| !own && treatment > *most) {
         return Err(Refusal::NotNow(format!("the treatment of {treatment} is above `limits.max_slice` ({most})")));
     }
-    if let Length::Fixed(inject) = experiment.phases.inject
-        && inject.get() + experiment.observe.get() > limits.max_duration.get()
-    {
+    let phases = &experiment.phases;
+    let written = [phases.baseline, phases.inject, phases.recovery].map(|length| match length {
+        Length::Fixed(span) => span.get(),
+        Length::Auto { .. } => Duration::ZERO, // planned later, within the limit
+    });
+    let run: Duration = written.iter().sum();
+    if run > limits.max_duration.get() {
         return Err(Refusal::NotNow(format!(
-            "an inject phase of {inject} is longer than `limits.max_duration` ({})",
+            "a run of {} from baseline to recovery is longer than `limits.max_duration` ({}); write shorter phases",
+            Span::from(run),
             limits.max_duration
         )));
     }

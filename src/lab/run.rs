@@ -10,18 +10,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::bound::Bound;
 use super::evidence::{Ended, Evidence, Seen};
-use super::judge::{self, judge};
+use super::judge::{self, SoFar, judge};
 use super::preflight::Refusal;
 use super::watch::{Cut, Watch};
 use super::write::{self, Facts};
-use super::{Progress, follow_up, guard, plan, preflight};
+use super::{Progress, follow_up, gather, guard, plan, preflight};
 use crate::clock;
 use crate::experiment::limits::Limits;
 use crate::experiment::{Count, Experiment, Length, Measure, Threshold};
 use crate::ledger::{Ledger, NewRun, OpenRun};
 use crate::load::{Load, LoadTally};
-use crate::measure::block::{Pair, Undecided};
-use crate::measure::{Arm, Budget, Counts, Phase, PhaseMark, Rule, TICK, Tally};
+use crate::measure::block::Undecided;
+use crate::measure::{Budget, Phase, PhaseMark, Rule, TICK, Tally};
 use crate::proxy::{Enrolled, Injection, Proxy, Terms, Trial};
 use crate::report::{Counted, Report};
 use crate::units::{Seed, Span};
@@ -95,9 +95,9 @@ impl Lab {
         let load = self.load(&order, &watch.trial, places.0)?;
         watch.say("run", "baseline began: both arms, no fault");
 
-        let (baseline, ended) = baseline(&mut watch).await;
-        let seen = seen_in_baseline(&watch, baseline);
         let longest = self.limits.max_duration.get();
+        let (baseline, ended) = baseline(&mut watch, longest).await;
+        let seen = gather::baseline(&watch, baseline);
         let go = ended.and_then(|()| ready(&watch, baseline, &seen, longest));
 
         let mut evidence = Evidence { indicators: seen, ..Evidence::default() };
@@ -110,7 +110,9 @@ impl Lab {
                 inject_at = Some(mark);
                 evidence.inject_secs = mark.since.elapsed().as_secs_f64();
                 evidence.ended = ended;
-                recovery(&mut watch, mark, injection, &mut evidence).await;
+                let response = self.proxy.listeners()[places.0].config.timeouts.response.get();
+                let patience = Patience { indicators: &slow, response };
+                recovery(&mut watch, mark, injection, patience, &mut evidence).await;
             }
         }
         drop(enrolled);
@@ -181,7 +183,10 @@ impl Lab {
         let (Some(ledger), Some(row)) = (self.ledger.clone(), row) else { return };
         let copy = report.clone();
         match tokio::task::spawn_blocking(move || ledger.close_run(row, &copy)).await {
-            Ok(Ok(closed)) => report.failure = closed.failure.map(|failure| failure.id),
+            Ok(Ok(closed)) => {
+                report.failure = closed.failure.map(|failure| failure.id);
+                report.findings.extend(closed.follow_up.map(|outcome| write::followed(&outcome)));
+            }
             Ok(Err(error)) => tracing::error!(run = report.run, %error, "the ledger did not take the report"),
             Err(error) => tracing::error!(run = report.run, %error, "the ledger did not take the report"),
         }
@@ -283,19 +288,20 @@ fn rule(measure: &Measure) -> Rule {
 }
 
 /// Both arms, no fault: how things are, and whether the arms are alike.
-async fn baseline(watch: &mut Watch<'_>) -> (PhaseMark, Result<(), Ended>) {
+async fn baseline(watch: &mut Watch<'_>, longest: Duration) -> (PhaseMark, Result<(), Ended>) {
     let mark = watch.begin(Phase::Baseline);
     let length = watch.experiment.phases.baseline;
     let (least, at_most) = match length {
-        Length::Fixed(span) => (span.get(), Some(span.get())),
-        Length::Auto { at_most } => (plan::QUIET_PHASE, at_most.map(Span::get)),
+        Length::Fixed(span) => (span.get(), span.get()),
+        Length::Auto { at_most } => (plan::QUIET_PHASE, at_most.map_or(plan::AT_MOST, Span::get).min(longest)),
     };
-    let units = |watch: &Watch<'_>| watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
-    let look = |watch: &mut Watch<'_>, complete| watch.guarded(Phase::Baseline, complete);
+    let units =
+        |watch: &Watch<'_>| watch.tally.units_of(Phase::Baseline).iter().map(|counts| counts.arrived).sum::<u64>();
+    let look = |watch: &mut Watch<'_>| watch.guarded().or_else(|| watch.deserted(mark));
     let done = |watch: &mut Watch<'_>| {
         let elapsed = mark.since.elapsed();
         let enough = matches!(length, Length::Fixed(_)) || units(watch) >= plan::BASELINE_UNITS;
-        elapsed >= least && (enough || at_most.is_some_and(|most| elapsed >= most))
+        (elapsed >= least && enough) || elapsed >= at_most
     };
     let cut = watch.until(mark, least, look, done).await;
     (mark, cut.map_or(Ok(()), |cut| Err(ended(cut, watch))))
@@ -306,7 +312,7 @@ fn ready(watch: &Watch<'_>, baseline: PhaseMark, seen: &[Seen], longest: Duratio
     if let Some(why) = judge::baseline_unquiet(&watch.bounds, seen) {
         return Err(Ended::Never(format!("the baseline was not quiet, so nothing was injected: {why}")));
     }
-    let units: u64 = watch.tally.sum(Phase::Baseline).iter().map(|counts| counts.arrived).sum();
+    let units: u64 = watch.tally.units_of(Phase::Baseline).iter().map(|counts| counts.arrived).sum();
     let rate = units as f64 / baseline.since.elapsed().as_secs_f64().max(0.001);
     let p0 = |indicator: usize| {
         let Counted { bad, of } = seen[indicator].baseline;
@@ -329,7 +335,7 @@ fn freeze_thresholds(watch: &Watch<'_>, rules: &[Rule]) {
 }
 
 /// The treatment meets the fault, under guards, until the planned end or something ends it.
-async fn inject<'e>(
+async fn inject(
     watch: &mut Watch<'_>,
     enrolled: &Enrolled,
     baseline: &[Seen],
@@ -343,14 +349,16 @@ async fn inject<'e>(
         format!("inject began at {}: {}, for {}", watch.experiment.inject.at, faults.join(" and "), Span::from(length));
     watch.say("run", text);
     let observe = watch.experiment.observe.get();
-    let look = |watch: &mut Watch<'_>, complete| {
+    let bounds = watch.bounds.iter();
+    let mut so_far: Vec<SoFar> = bounds.map(|bound| SoFar::new(bound, &baseline[bound.indicator])).collect();
+    let look = |watch: &mut Watch<'_>| {
         ramp(watch, mark, length);
-        watch.judge_so_far(mark, baseline);
+        watch.judge_so_far(mark, &mut so_far);
         let broken = watch.broken_after.iter().flatten().min().copied();
         if broken.is_some_and(|after| mark.since.elapsed() >= after + observe) {
             return Some(Cut::Broken);
         }
-        watch.guarded(Phase::Inject, complete)
+        watch.guarded().or_else(|| watch.deserted(mark))
     };
     let cut = watch.until(mark, length, look, |_| mark.since.elapsed() >= length).await;
     match cut {
@@ -367,136 +375,95 @@ async fn inject<'e>(
 
 /// The next equal part of inject treats the next share of a ramp.
 fn ramp(watch: &Watch<'_>, mark: PhaseMark, length: Duration) {
-    watch.trial.treat(step(watch, mark.since.elapsed(), length).1);
-}
-
-/// Which step of the ramp it is after so long, and its share.
-fn step(watch: &Watch<'_>, after: Duration, length: Duration) -> (usize, f64) {
-    let shares = &watch.experiment.slice.treatment;
-    let part = after.as_secs_f64() / length.as_secs_f64().max(0.001) * shares.len() as f64;
-    let step = (part as usize).min(shares.len() - 1);
-    (step, shares[step].ratio())
+    watch.trial.treat(gather::step(watch, mark.since.elapsed(), length).1);
 }
 
 /// The fault is off: the last of inject are waited for, and the system is watched getting well again.
-async fn recovery(watch: &mut Watch<'_>, inject: PhaseMark, injection: Option<Injection>, evidence: &mut Evidence) {
+async fn recovery(
+    watch: &mut Watch<'_>,
+    inject: PhaseMark,
+    injection: Option<Injection>,
+    patience: Patience<'_>,
+    evidence: &mut Evidence,
+) {
     let mark = watch.begin(Phase::Recovery);
     watch.say("run", "the fault is off: recovery began");
-    let planned = evidence.ended == Ended::Planned;
-    if !planned {
+    if let Some(held) = injection {
+        last_of_inject(watch, mark, inject, held, patience.longest(), evidence).await;
+    } else {
         watch.drain();
-        collect_inject(watch, inject, Undecided::LeaveOut, evidence);
+        gather::inject(watch, inject, Undecided::LeaveOut, evidence);
     }
-    let stopped = watch.stop.borrow().is_some();
-    if stopped || matches!(evidence.ended, Ended::Invalid(_)) {
+    if watch.stop.borrow().is_some() || matches!(evidence.ended, Ended::Invalid(_)) {
         return;
     }
-    let bound = last_decision(&watch.experiment);
     let length = match watch.experiment.phases.recovery {
         Length::Fixed(span) => span.get(),
         Length::Auto { at_most } => at_most.map_or(plan::QUIET_PHASE, Span::get),
     };
-    let mut held = injection;
-    let mut waiting = planned;
-    let look = |watch: &mut Watch<'_>, _| {
-        if waiting
-            && (watch.is_decided(inject, u32::MAX) && watch.complete(inject) > 0 || mark.since.elapsed() >= bound)
-        {
-            collect_inject(watch, inject, Undecided::Bad, evidence);
-            held = None;
-            waiting = false;
+    // Those who were held to the last may have kept others waiting: getting well is judged from here on.
+    let since = Instant::now();
+    let look = |watch: &mut Watch<'_>| watch.deserted(mark);
+    let cut = watch.until(mark, length, look, |_| since.elapsed() >= length.max(TICK)).await;
+    let (first, last) = (mark.tick(since), mark.tick(since + length));
+    let judged = first + (last - first) / 2..last;
+    let cut = match cut {
+        None => {
+            let deadline = Instant::now() + patience.longest();
+            let decided = |watch: &mut Watch<'_>| watch.is_decided(mark, judged.clone()) || Instant::now() >= deadline;
+            watch.until(mark, length, |_| None, decided).await
         }
-        None
+        cut => cut,
     };
-    let cut = watch.until(mark, length, look, |_| mark.since.elapsed() >= length.max(TICK)).await;
-    if waiting {
-        // Recovery was shorter than the last decision of inject needs.
-        let rest = bound.saturating_sub(mark.since.elapsed());
-        let deadline = Instant::now() + rest;
-        let decided = move |watch: &mut Watch<'_>| watch.is_decided(inject, u32::MAX) || Instant::now() >= deadline;
-        watch.until(mark, length, |_, _| None, decided).await;
-        collect_inject(watch, inject, Undecided::Bad, evidence);
+    let Some(cut) = cut else { return gather::recovery(watch, judged, evidence) };
+    watch.say("run", "recovery was cut short");
+    let why = ended(cut, watch);
+    if evidence.ended == Ended::Planned {
+        evidence.ended = why;
     }
-    drop(held);
-    if cut.is_some() {
-        watch.say("run", "recovery was cut short");
-        return;
-    }
-    // The last of recovery get the time that their decision needs, but no more than a few seconds: nothing holds them.
-    let deadline = Instant::now() + bound.min(Duration::from_secs(5));
-    let judged_until = mark.tick(mark.since + length);
-    let decided = move |watch: &mut Watch<'_>| watch.is_decided(mark, judged_until) || Instant::now() >= deadline;
-    watch.until(mark, length, |_, _| None, decided).await;
-    collect_recovery(watch, mark, judged_until, evidence);
 }
 
-/// Until when the last unit of a phase is decided: its threshold, or the listener's response timeout for errors.
-fn last_decision(experiment: &Experiment) -> Duration {
-    let slack = Duration::from_millis(500);
-    let bounds = experiment.steady_state.iter().map(|indicator| match &indicator.measure {
-        Measure::SlowRate { .. } => preflight::threshold(&indicator.measure).unwrap_or(Duration::from_secs(1)),
-        // Thirty seconds is the response timeout of a listener that says nothing.
-        _ => Duration::from_secs(30),
-    });
-    bounds.max().unwrap_or_default() + slack
-}
-
-fn seen_in_baseline(watch: &Watch<'_>, mark: PhaseMark) -> Vec<Seen> {
-    let sums = watch.tally.sum(Phase::Baseline);
-    let units = watch.tally.units(Phase::Baseline, u32::MAX);
-    let middle = mark.tick(Instant::now()) / 2;
-    (0..watch.experiment.steady_state.len())
-        .map(|rule| {
-            let counted = |counts: &Counts| Counted { bad: counts.bad[rule], of: counts.decided[rule] };
-            let [_, control, bystanders] = sums.each_ref().map(counted);
-            let mut all = Counts::default();
-            sums.iter().for_each(|counts| all.add(counts));
-            let of_tick = |tick: u32| {
-                let mut all = Counts::default();
-                units.get(&tick).into_iter().flatten().for_each(|counts| all.add(counts));
-                (all.bad[rule], all.decided[rule])
-            };
-            let halves = (0..middle).map(|tick| {
-                let ((bad_c, n_c), (bad_t, n_t)) = (of_tick(tick), of_tick(tick + middle));
-                Pair { bad_t, n_t, bad_c, n_c, last_tick: tick }
-            });
-            Seen {
-                baseline: counted(&all),
-                baseline_control: control,
-                baseline_bystanders: bystanders,
-                halves: halves.collect(),
-                ..Seen::default()
-            }
-        })
-        .collect()
-}
-
-fn collect_inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, evidence: &mut Evidence) {
-    let sums = watch.tally.sum(Phase::Inject);
-    for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
-        seen.inject = watch.blocks(mark, rule, undecided);
-        let bystanders = &sums[Arm::Bystander as usize];
-        seen.bystanders = Counted { bad: bystanders.bad[rule], of: bystanders.decided[rule] };
+/// At the planned end no new fault starts, and delays already begun run out, for as long as it takes to decide the last
+/// unit of inject. Then whoever is still held is let go, and undecided units are bad; if somebody stops the run before,
+/// nobody knows what would have become of them.
+async fn last_of_inject(
+    watch: &mut Watch<'_>,
+    recovery: PhaseMark,
+    inject: PhaseMark,
+    held: Injection,
+    longest: Duration,
+    evidence: &mut Evidence,
+) {
+    let decided = |watch: &mut Watch<'_>| {
+        let all_are_in = watch.tally.complete_until() > Some(recovery.since);
+        all_are_in && watch.is_decided(inject, 0..u32::MAX) || recovery.since.elapsed() >= longest
+    };
+    let cut = watch.until(recovery, longest, |_| None, decided).await;
+    if let Some(cut) = cut {
+        drop(held);
+        watch.drain();
+        gather::inject(watch, inject, Undecided::LeaveOut, evidence);
+        evidence.ended = ended(cut, watch);
+    } else {
+        gather::inject(watch, inject, Undecided::Bad, evidence);
+        drop(held);
     }
-    let control = watch.experiment.slice.control.ratio();
-    let units = watch.tally.units(Phase::Inject, u32::MAX);
-    let steps = |tick: u32| step(watch, TICK * tick, watch.inject_length);
-    let arrivals = units.iter().filter_map(|(tick, arms)| {
-        let (now, share) = steps(*tick);
-        // A step of the ramp does not fall on a tick: those around it are mixed.
-        let mixed = steps(tick + 2).0 != now || steps(tick.saturating_sub(1)).0 != now;
-        (!mixed).then_some((arms[0].arrived, arms[1].arrived, share / (share + control)))
-    });
-    evidence.arrivals = arrivals.collect();
 }
 
-fn collect_recovery(watch: &Watch<'_>, mark: PhaseMark, until: u32, evidence: &mut Evidence) {
-    let units = watch.tally.units(Phase::Recovery, u32::MAX);
-    let second_half = units.into_iter().filter(|(tick, _)| (until / 2..until).contains(tick)).collect();
-    for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
-        seen.recovery = crate::measure::block::cut(&second_half, rule, u32::MAX, Undecided::Bad);
+/// How long it can take until a unit is decided.
+#[derive(Clone, Copy)]
+struct Patience<'r> {
+    indicators: &'r [Rule],
+    /// The response timeout of the listener where units are.
+    response: Duration,
+}
+
+impl Patience<'_> {
+    /// For the slowest indicator: its threshold, or the response timeout where it asks for errors, and a moment to be told.
+    fn longest(self) -> Duration {
+        let bounds = self.indicators.iter().map(|rule| rule.threshold().unwrap_or(self.response));
+        bounds.max().unwrap_or_default() + Duration::from_millis(500)
     }
-    evidence.recovery_seen = mark.phase == Phase::Recovery;
 }
 
 /// What a cut means for the verdict.

@@ -1,5 +1,6 @@
 //! Watching a phase: taking in what workers recorded, looking at it every tick, and noticing why it must end.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,8 +10,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::bound::Bound;
-use super::evidence::Seen;
 use super::guard::Rules;
+use super::judge::SoFar;
 use super::run::Stop;
 use super::{Progress, plan};
 use crate::experiment::Experiment;
@@ -79,7 +80,7 @@ impl Watch<'_> {
         &mut self,
         mark: PhaseMark,
         planned: Duration,
-        mut look: impl FnMut(&mut Self, u32) -> Option<Cut>,
+        mut look: impl FnMut(&mut Self) -> Option<Cut>,
         mut done: impl FnMut(&mut Self) -> bool,
     ) -> Option<Cut> {
         let mut ticks = interval(TICK / 2);
@@ -95,15 +96,14 @@ impl Watch<'_> {
                 () = self.spent.cancelled(), if mark.phase == Phase::Inject => {
                     // Judged once more: what spent the budget may be what shows the bound broken.
                     self.drain();
-                    look(self, self.complete(mark));
+                    look(self);
                     let max = self.trial.harmed().max();
                     return Some(Cut::Budget(format!("the failure budget is spent: {max} treated units came to harm")));
                 }
                 Some(batch) = self.batches.recv() => self.tally.add(batch),
                 _ = ticks.tick() => {
-                    let complete = self.complete(mark);
                     self.show(mark, planned);
-                    if let Some(cut) = look(self, complete).or_else(|| self.deserted(mark)) {
+                    if let Some(cut) = look(self) {
                         return Some(cut);
                     }
                     if done(self) {
@@ -127,28 +127,24 @@ impl Watch<'_> {
     }
 
     /// Why the run must end by a guard, if it must.
-    pub(super) fn guarded(&self, phase: Phase, complete: u32) -> Option<Cut> {
-        self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally, phase, complete)).map(Cut::Guard)
+    pub(super) fn guarded(&self) -> Option<Cut> {
+        self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally)).map(Cut::Guard)
     }
 
-    /// The blocks of one indicator.
-    pub(super) fn blocks(&self, mark: PhaseMark, rule: usize, undecided: Undecided) -> Vec<Pair> {
-        let complete = if undecided == Undecided::Wait { self.complete(mark) } else { u32::MAX };
-        let units = self.tally.units(mark.phase, self.complete(mark));
-        block::cut(&units, rule, complete, undecided)
+    /// The blocks of one indicator in a phase that is over, and with it everybody's window.
+    pub(super) fn blocks(&self, phase: Phase, rule: usize, undecided: Undecided) -> Vec<Pair> {
+        block::cut(&self.tally.units(phase, 0, u32::MAX), rule, u32::MAX, undecided)
     }
 
     /// Notes which bounds have been shown broken by now.
-    pub(super) fn judge_so_far(&mut self, mark: PhaseMark, baseline: &[Seen]) {
+    pub(super) fn judge_so_far(&mut self, mark: PhaseMark, so_far: &mut [SoFar]) {
         let levels = plan::levels(&self.experiment);
-        for index in 0..self.bounds.len() {
-            if self.broken_after[index].is_some() {
-                continue;
-            }
-            let bound = &self.bounds[index];
-            let inject = self.blocks(mark, bound.indicator, Undecided::Wait);
-            let seen = Seen { inject, ..baseline[bound.indicator].clone() };
-            if super::judge::broken_in(bound, &seen, levels).is_some() {
+        let complete = self.complete(mark);
+        let from = so_far.iter().map(|process| process.from).min().unwrap_or_default();
+        let units = self.tally.units(mark.phase, from, complete);
+        for (index, process) in so_far.iter_mut().enumerate() {
+            if process.look(&units, complete) >= levels.broken && self.broken_after[index].is_none() {
+                let bound = &self.bounds[index];
                 let after = mark.since.elapsed();
                 let text = format!("{}: shown broken after {:.1} s ({})", bound.name, after.as_secs_f64(), bound.words);
                 self.broken_after[index] = Some(after);
@@ -157,17 +153,18 @@ impl Watch<'_> {
         }
     }
 
-    /// Whether every unit that arrived in a phase before a tick is decided by every indicator.
-    pub(super) fn is_decided(&self, mark: PhaseMark, before: u32) -> bool {
+    /// Whether every unit that arrived in some ticks of a phase is decided by every indicator.
+    pub(super) fn is_decided(&self, mark: PhaseMark, arrived: Range<u32>) -> bool {
         let rules = self.experiment.steady_state.len();
-        let mut ticks = self.tally.requests(mark.phase).take_while(|(tick, _)| *tick < before);
+        let mut ticks = self.tally.requests_from(mark.phase, arrived.start).take_while(|(tick, _)| *tick < arrived.end);
         ticks.all(|(_, arms)| arms[..2].iter().all(|counts| (0..rules).all(|rule| counts.is_decided(rule))))
     }
 
-    fn deserted(&self, mark: PhaseMark) -> Option<Cut> {
+    /// Why the run must end for want of traffic, if it must.
+    pub(super) fn deserted(&self, mark: PhaseMark) -> Option<Cut> {
         let ticks = (NO_TRAFFIC.as_millis() / TICK.as_millis()) as u32;
         let from = self.complete(mark).checked_sub(ticks)?;
-        let came = self.tally.requests(mark.phase).any(|(tick, _)| tick >= from);
+        let came = self.tally.requests_from(mark.phase, from).next().is_some();
         (!came)
             .then(|| Cut::NoTraffic(format!("no traffic: for {} s no request matched the slice", NO_TRAFFIC.as_secs())))
     }

@@ -10,6 +10,7 @@ use super::watch::Watch;
 use super::{findings, follow_up};
 use crate::experiment::{Ending, Experiment};
 use crate::fault::Fault;
+use crate::ledger::FollowUpOutcome;
 use crate::load::LoadCounts;
 use crate::measure::{Arm, Counts, Note, Phase, PhaseMark, TICK};
 use crate::report::*;
@@ -32,6 +33,8 @@ pub(super) fn reach(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &mut
         treated: inject.map_or(0, |_| tally.sum(Phase::Inject)[Arm::Treatment as usize].arrived),
         carried: tally.noted(Note::CarriedTreatment) + tally.noted(Note::CarriedControl),
         uncarried: tally.noted(Note::Uncarried),
+        no_match: tally.noted(Note::SparedNoMatch),
+        protected_calls: tally.noted(Note::SparedProtected),
         eligible: tally.noted(Note::Eligible),
         faulted: tally.noted(Note::Faulted),
         exposed: tally.operations.exposed().count() as u64,
@@ -48,7 +51,8 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
         bound.broken_after_ms = after.map(|after| after.as_millis() as u64);
     }
     let recovery = recovery(watch, evidence, &bounds);
-    let findings = findings::find(experiment, &watch.tally.operations, &spillover);
+    let mut findings = findings::find(experiment, &watch.tally.operations, &spillover);
+    findings.extend(exposure(ending, &evidence.reach, &bounds));
     let recovered = recovery.as_ref().is_none_or(|recovery| recovery.recovered);
     let class = findings::class(experiment, ending, &findings, recovered);
     let broken = ending == Ending::Broken;
@@ -88,6 +92,36 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
     }
 }
 
+/// A held bound speaks of treated units; where not all of them met the fault, less is known of those that did
+/// (decisions.md 2.15).
+fn exposure(ending: Ending, reach: &Reach, bounds: &[BoundVerdict]) -> Option<Finding> {
+    let share = reach.exposed as f64 / reach.treated.max(1) as f64;
+    let widest = bounds.iter().map(|bound| bound.margin).reduce(f64::max)?;
+    (ending == Ending::Held && share < 0.95 && share > 0.0).then(|| Finding {
+        kind: "partial_exposure".to_owned(),
+        text: format!(
+            "{:.0} % of the treated met the fault: harm to those is shown to be below {:.1} pp, not {:.1} pp",
+            share * 100.0,
+            (widest / share).min(1.0) * 100.0,
+            widest * 100.0
+        ),
+        evidence: "treated operations joined with the calls that met the fault".to_owned(),
+        advice: None,
+    })
+}
+
+/// What a follow-up has shown about the failure that it follows.
+pub(super) fn followed(outcome: &FollowUpOutcome) -> Finding {
+    let FollowUpOutcome { failure, closed, why } = outcome;
+    let (kind, word) = if *closed { ("failure_closed", "closed") } else { ("failure_open", "still open") };
+    Finding {
+        kind: kind.to_owned(),
+        text: format!("{failure} is {word}: {why}"),
+        evidence: "the ledger: this run is the failure's follow-up".to_owned(),
+        advice: None,
+    }
+}
+
 fn seen(ending: Ending, reason: &str, bounds: &[BoundVerdict]) -> String {
     let percent = |counted: Counted| format!("{:.1} %", counted.share() * 100.0);
     let figures = |bound: &BoundVerdict| {
@@ -98,7 +132,7 @@ fn seen(ending: Ending, reason: &str, bounds: &[BoundVerdict]) -> String {
     match ending {
         Ending::Held | Ending::Broken => {
             let told: Vec<String> = bounds.iter().filter(|bound| bound.ending == ending).map(figures).collect();
-            if told.is_empty() { reason.to_owned() } else { format!("{}.", told.join("; ")) }
+            if told.is_empty() { format!("{reason}.") } else { format!("{}.", told.join("; ")) }
         }
         _ => format!("{reason}."),
     }
@@ -230,25 +264,32 @@ fn series(watch: &Watch<'_>) -> Vec<Point> {
     points.into_iter().map(|(second, arms)| Point { second, arms }).collect()
 }
 
-/// Well again from the first tick on after which every tick of the treatment is inside its bounds.
+/// Well again from the first tick from which on the treatment as a whole stays inside its bounds to the end: a tick alone
+/// has so few units that one bad one, as there are some on any day, would put it outside.
 fn recovery(watch: &Watch<'_>, evidence: &Evidence, bounds: &[BoundVerdict]) -> Option<Recovery> {
-    if !evidence.recovery_seen {
+    let measured = bounds.iter().any(|bound| bound.log_e_not_recovered.is_some());
+    if !evidence.recovery_seen || !measured {
         return None;
     }
     let recovered = bounds.iter().all(|bound| bound.log_e_not_recovered.is_none_or(|log_e| log_e < bound.needs_broken));
-    let mut last_bad = None;
-    for (tick, arms) in watch.tally.requests(Phase::Recovery) {
-        let outside = watch.bounds.iter().any(|bound| {
-            let [treated, control, _] = arms.each_ref().map(|counts| counted(counts, bound.indicator));
+    let ticks: Vec<_> = watch.tally.requests(Phase::Recovery).collect();
+    let mut sums = [Counts::default(); 3];
+    let mut well = None;
+    for (tick, arms) in ticks.iter().rev() {
+        sums.iter_mut().zip(*arms).for_each(|(sum, counts)| sum.add(counts));
+        let inside = watch.bounds.iter().all(|bound| {
+            let [treated, control, _] = sums.each_ref().map(|counts| counted(counts, bound.indicator));
             let against = if bound.increase.is_some() { control.share() } else { 0.0 };
-            treated.of > 0 && treated.share() > against + bound.margin()
+            treated.share() <= against + bound.margin()
         });
-        if outside {
-            last_bad = Some(tick);
+        if inside {
+            well = Some(*tick);
         }
     }
-    let after = last_bad.map_or(0, |tick| (TICK * (tick + 1)).as_millis() as u64);
-    Some(Recovery { recovered, after_ms: recovered.then_some(after) })
+    // Nobody came before the first of these ticks: whoever comes then is as well as those who came at once.
+    let first = ticks.first().map(|(tick, _)| *tick);
+    let after = well.map(|tick| if Some(tick) == first { 0 } else { (TICK * tick).as_millis() as u64 });
+    Some(Recovery { recovered, after_ms: after.filter(|_| recovered) })
 }
 
 fn surprise(experiment: &Experiment, ending: Ending) -> Option<Surprise> {
@@ -279,11 +320,14 @@ fn questions(ending: Ending, missing: &Option<String>) -> Vec<String> {
 
 /// The first level from evidence, the rest for people.
 fn whys(bounds: &[BoundVerdict], findings: &[Finding]) -> Vec<Why> {
-    let cause = findings.iter().find(|finding| finding.advice.is_some()).or(findings.first());
-    let asked = bounds.iter().filter(|bound| bound.ending == Ending::Broken).map(|bound| {
+    let cause = findings.iter().find(|finding| finding.advice.is_some()).or_else(|| findings.first());
+    let not_well = |bound: &BoundVerdict| bound.log_e_not_recovered.is_some_and(|log_e| log_e >= bound.needs_broken);
+    let asked = bounds.iter().filter(|bound| bound.ending == Ending::Broken || not_well(bound)).map(|bound| {
         let deeper = Why { question: "Why?".to_owned(), answer: None, evidence: None, whys: Vec::new() };
+        let crossed = bound.ending == Ending::Broken;
+        let what = if crossed { "cross its bound" } else { "not get well again when the fault was gone" };
         Why {
-            question: format!("Why did “{}” cross its bound?", bound.indicator),
+            question: format!("Why did “{}” {what}?", bound.indicator),
             answer: cause.map(|finding| finding.text.clone()),
             evidence: cause.map(|finding| finding.evidence.clone()),
             whys: vec![deeper],

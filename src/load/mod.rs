@@ -103,6 +103,16 @@ fn get() -> String {
 /// Requests under way at once; more are not sent, but counted.
 const MOST: usize = 10_000;
 
+/// File descriptors that a request may take when all ends of the system are in one process, as in the demo: a fresh
+/// connection at each of four hops.
+const DESCRIPTORS: u64 = 8;
+
+/// Requests that may be under way at once: a system that is overwhelmed must not take our reports down with it.
+fn most() -> usize {
+    let soft = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(1024, |(soft, _)| soft);
+    usize::try_from(soft / DESCRIPTORS).unwrap_or(MOST).min(MOST)
+}
+
 /// How long requests may take after the load was stopped.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -136,7 +146,7 @@ impl Load {
             rate,
             ramp: RAMP,
             seed,
-            most: MOST,
+            most: most(),
             grace: GRACE,
         })
     }

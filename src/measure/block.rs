@@ -35,15 +35,23 @@ pub enum Undecided {
     LeaveOut,
 }
 
+/// Units by the tick of their arrival.
+pub type Ticks = BTreeMap<u32, [Counts; 3]>;
+
 /// Cuts ticks into blocks for one rule.
 ///
 /// Blocks are closed by counts of arrivals only, never by outcomes. `complete` ticks have all their arrivals. Unless
 /// units are waited for, the phase is over: the last block is closed as it is, and dropped if one of its arms is empty.
-pub fn cut(ticks: &BTreeMap<u32, [Counts; 3]>, rule: usize, complete: u32, undecided: Undecided) -> Vec<Pair> {
+pub fn cut<'t>(
+    ticks: impl IntoIterator<Item = (&'t u32, &'t [Counts; 3])>,
+    rule: usize,
+    complete: u32,
+    undecided: Undecided,
+) -> Vec<Pair> {
     let mut blocks = Vec::new();
     let mut open: Option<[Counts; 2]> = None;
     let mut last = 0;
-    for (tick, arms) in ticks.range(..complete) {
+    for (tick, arms) in ticks.into_iter().take_while(|(tick, _)| **tick < complete) {
         let sums = open.get_or_insert_default();
         sums[0].add(&arms[Arm::Treatment as usize]);
         sums[1].add(&arms[Arm::Control as usize]);

@@ -10,6 +10,8 @@ pub mod operation;
 mod outcome;
 mod recorder;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -17,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::arm::Arm;
 pub use self::outcome::{Count, End, Outcome, Rule, Until};
-pub use self::recorder::{Batch, Budget, Entry, Note, PhaseMark, Recorder, Unit};
+pub use self::recorder::{Arrival, Batch, Budget, Entry, Note, PhaseMark, Recorder, Unit};
 pub use self::tally::{Counts, Tally};
 
 /// The grain of time in which units are counted; blocks are made of whole ticks (decisions.md 2.2).

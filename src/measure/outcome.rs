@@ -98,16 +98,18 @@ impl Rule {
         }
     }
 
-    /// Whether a unit under way is already bad after so long.
-    pub fn overdue(&self, elapsed: Duration, head: Option<Duration>) -> bool {
+    /// Whether a unit under way is already bad after so long. `patience` is the response timeout of its listener, which
+    /// does not run while a fault holds the request: without a head by then, it has timed out (decisions.md 2.1).
+    pub fn overdue(&self, elapsed: Duration, head: Option<Duration>, patience: Duration) -> bool {
         match self {
-            Self::Error(_) => false,
+            Self::Error(counts) => head.is_none() && elapsed > patience && counts.contains(&Count::Timeout),
             Self::Slow { until: Until::Headers, .. } if head.is_some() => false,
             Self::Slow { .. } => self.threshold().is_some_and(|over| elapsed > over),
         }
     }
 
-    fn threshold(&self) -> Option<Duration> {
+    /// From when on a unit is slow, where that is asked and known.
+    pub fn threshold(&self) -> Option<Duration> {
         match self {
             Self::Slow { over, .. } => match over.load(Ordering::Relaxed) {
                 0 => None,
@@ -157,6 +159,11 @@ mod tests {
         let headers = Rule::slow(ms(50), Until::Headers);
         let streamed = Outcome { status: Some(200), grpc: None, end: End::GaveUp, head: Some(ms(10)), total: ms(9000) };
         assert_eq!(headers.judge(&streamed), Some(false), "the head was in time, whatever came after");
-        assert!(slow.overdue(ms(801), Some(ms(1))) && !headers.overdue(ms(801), Some(ms(1))));
+        let patience = ms(30_000);
+        let overdue = |rule: &Rule, elapsed, head: Option<u64>| rule.overdue(ms(elapsed), head.map(ms), patience);
+        assert!(overdue(&slow, 801, Some(1)) && !overdue(&headers, 801, Some(1)));
+        assert!(!overdue(&errors, 30_000, None) && overdue(&errors, 30_001, None), "it has timed out");
+        assert!(!overdue(&errors, 60_000, Some(1)), "an answer under way may take its time");
+        assert!(!overdue(&Rule::Error(vec![Count::Class(5)]), 60_000, None), "a timeout is no error here");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::mpsc::UnboundedSender;
@@ -181,11 +182,30 @@ impl Budget {
     }
 }
 
+/// A unit that arrives.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    /// Its arm.
+    pub arm: Arm,
+    /// The phase that it is.
+    pub mark: PhaseMark,
+    /// When its clock began.
+    pub start: Instant,
+    /// The response timeout of the listener that it came to.
+    pub patience: Duration,
+    /// Who it is, as a hash.
+    pub key: u64,
+    /// Which operation it is.
+    pub op: u128,
+}
+
 /// One worker's record of one run.
 #[derive(Debug)]
 pub struct Recorder {
     worker: usize,
     rules: Arc<[Rule]>,
+    /// How many of the rules, from the first on, are indicators; the others are guards'.
+    indicators: usize,
     sticky: bool,
     harmed: Arc<Budget>,
     feed: UnboundedSender<Batch>,
@@ -200,6 +220,7 @@ struct Flying {
     phase: Phase,
     tick: u32,
     start: Instant,
+    patience: Duration,
     head: Option<Instant>,
     key: u64,
     op: u128,
@@ -208,23 +229,26 @@ struct Flying {
 }
 
 impl Recorder {
-    /// A record of the answers to `rules`, handed over through `feed`. With `sticky`, entries by key are kept too.
+    /// A record of the answers to `rules`, of which the first `indicators` say who came to harm, handed over through
+    /// `feed`. With `sticky`, entries by key are kept too.
     pub fn new(
         worker: usize,
         rules: Arc<[Rule]>,
+        indicators: usize,
         sticky: bool,
         harmed: Arc<Budget>,
         feed: UnboundedSender<Batch>,
     ) -> Rc<Self> {
         assert!(rules.len() <= super::MAX_RULES, "a run asks at most {} questions", super::MAX_RULES);
         let open = RefCell::new(Batch::empty(worker, Instant::now()));
-        Rc::new(Self { worker, rules, sticky, harmed, feed, flying: RefCell::default(), open })
+        Rc::new(Self { worker, rules, indicators, sticky, harmed, feed, flying: RefCell::default(), open })
     }
 
-    /// A unit arrived. `start` is when its clock began: its arrival, or the intended instant of own load.
-    pub fn begin(self: &Rc<Self>, arm: Arm, mark: PhaseMark, start: Instant, key: u64, op: u128) -> Unit {
-        let tick = mark.tick(Instant::now());
-        let flying = Flying { arm, phase: mark.phase, tick, start, head: None, key, op, decided: 0, harmed: false };
+    /// A unit arrived and began its clock: at its arrival, or at the intended instant of own load.
+    pub fn begin(self: &Rc<Self>, arrival: Arrival) -> Unit {
+        let Arrival { arm, mark: PhaseMark { phase, .. }, start, patience, key, op } = arrival;
+        let tick = arrival.mark.tick(Instant::now());
+        let flying = Flying { arm, phase, tick, start, patience, head: None, key, op, decided: 0, harmed: false };
         self.counts(&flying, |counts| counts.arrived += 1);
         self.entry(&flying, None);
         let slot = self.flying.borrow_mut().insert(flying);
@@ -253,7 +277,7 @@ impl Recorder {
             let elapsed = now.saturating_duration_since(flying.start);
             let head = flying.head.map(|head| head.saturating_duration_since(flying.start));
             for (index, rule) in self.rules.iter().enumerate() {
-                if flying.decided & (1 << index) == 0 && rule.overdue(elapsed, head) {
+                if flying.decided & (1 << index) == 0 && rule.overdue(elapsed, head, flying.patience) {
                     self.decide(flying, index, true);
                 }
             }
@@ -292,7 +316,9 @@ impl Recorder {
             counts.bad[index] += f64::from(bad);
         });
         self.entry(flying, Some((index as u8, bad)));
-        if bad && flying.arm == Arm::Treatment && flying.phase == Phase::Inject && !flying.harmed {
+        // A guard says when to stop, not who came to harm: the budget is spent by the hypothesis' own words (2.8).
+        let counts = bad && index < self.indicators && flying.arm == Arm::Treatment && flying.phase == Phase::Inject;
+        if counts && !flying.harmed {
             flying.harmed = true;
             self.harmed.spend();
         }
@@ -341,8 +367,7 @@ impl Unit {
 
     fn finish(&mut self, end: End) {
         self.settled = true;
-        let outcome =
-            Outcome { status: self.status, grpc: self.grpc, end, head: None, total: std::time::Duration::ZERO };
+        let outcome = Outcome { status: self.status, grpc: self.grpc, end, head: None, total: Duration::ZERO };
         self.recorder.settle(self.slot, outcome);
     }
 }

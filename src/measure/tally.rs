@@ -1,12 +1,12 @@
 //! The sum of what all workers saw, by phase and tick.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, hash_map};
 
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use super::operation::Operations;
-use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase};
+use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase, TICK};
 
 /// What was seen of one arm in one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -44,7 +44,13 @@ pub struct Tally {
     /// How many ticks a sticky unit is watched; nothing where the unit is the request.
     window: Option<u32>,
     people: HashMap<(Phase, Arm, u64), Person>,
+    /// Who came first in which tick, so that nobody looks at all people to find the latest.
+    newcomers: BTreeMap<(Phase, u32), Vec<(Arm, u64)>>,
     latencies: BTreeMap<(Phase, Arm), Histogram<u32>>,
+    /// When ticks of decisions began to be counted.
+    began: Instant,
+    /// Decisions by the tick in which they were made, whenever the unit arrived.
+    decisions: BTreeMap<u32, [Counts; 3]>,
     seen_until: Vec<Option<Instant>>,
     /// Treated operations.
     pub operations: Operations,
@@ -55,8 +61,13 @@ pub struct Tally {
 #[derive(Clone, Copy, Debug)]
 struct Person {
     first: u32,
-    requests: Counts,
+    arrived: u32,
+    decided: [u32; MAX_RULES],
+    bad: [u32; MAX_RULES],
 }
+
+/// People who are told apart, at most: 100 MiB. Whoever comes later, in either arm, is nobody's unit.
+const MOST_PEOPLE: usize = 500_000;
 
 impl Tally {
     /// Nothing yet, from so many workers; with `window`, units are people who are watched for so many ticks.
@@ -65,7 +76,10 @@ impl Tally {
             requests: Ticks::new(),
             window,
             people: HashMap::new(),
+            newcomers: BTreeMap::new(),
             latencies: BTreeMap::new(),
+            began: Instant::now(),
+            decisions: BTreeMap::new(),
             seen_until: vec![None; workers],
             operations: Operations::default(),
             notes: [0; Note::ALL.len()],
@@ -74,10 +88,13 @@ impl Tally {
 
     /// Adds a batch.
     pub fn add(&mut self, batch: Batch) {
+        let decided_in = self.tick(batch.until);
         for (tick, arms) in &batch.ticks {
-            let sums = self.requests.entry(*tick).or_default();
-            for (sum, counts) in sums.iter_mut().zip(arms) {
-                sum.add(counts);
+            let arrivals = self.requests.entry(*tick).or_default();
+            let decisions = self.decisions.entry(decided_in).or_default();
+            for ((arrived, decided), counts) in arrivals.iter_mut().zip(decisions).zip(arms) {
+                arrived.add(counts);
+                decided.add(counts);
             }
         }
         for entry in &batch.entries {
@@ -108,16 +125,24 @@ impl Tally {
 
     fn enter(&mut self, entry: &Entry) {
         let Some(window) = self.window else { return };
-        let person = self.people.entry((entry.phase, entry.arm, entry.key));
-        let person = person.or_insert(Person { first: entry.tick, requests: Counts::default() });
-        if entry.tick.saturating_sub(person.first) >= window {
+        let Entry { key, arm, phase, tick: first, .. } = *entry;
+        let crowded = self.people.len() >= MOST_PEOPLE;
+        let person = match self.people.entry((phase, arm, key)) {
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(_) if crowded => return,
+            hash_map::Entry::Vacant(new) => {
+                self.newcomers.entry((phase, first)).or_default().push((arm, key));
+                new.insert(Person { first, arrived: 0, decided: [0; MAX_RULES], bad: [0; MAX_RULES] })
+            }
+        };
+        if first.saturating_sub(person.first) >= window {
             return;
         }
         match entry.decided {
-            None => person.requests.arrived += 1,
+            None => person.arrived += 1,
             Some((rule, bad)) => {
-                person.requests.decided[rule as usize] += 1;
-                person.requests.bad[rule as usize] += f64::from(bad);
+                person.decided[rule as usize] += 1;
+                person.bad[rule as usize] += u32::from(bad);
             }
         }
     }
@@ -127,29 +152,62 @@ impl Tally {
         self.seen_until.iter().copied().min().flatten()
     }
 
-    /// Requests by tick, for guards and charts, whatever the unit is.
-    pub fn requests(&self, phase: Phase) -> impl Iterator<Item = (u32, &[Counts; 3])> {
-        self.requests.range((phase, 0)..=(phase, u32::MAX)).map(|((_, tick), arms)| (*tick, arms))
+    fn tick(&self, at: Instant) -> u32 {
+        (at.saturating_duration_since(self.began).as_millis() / TICK.as_millis()) as u32
     }
 
-    /// Units by the tick of their arrival. People are decided when their window is over at tick `now`.
-    pub fn units(&self, phase: Phase, now: u32) -> BTreeMap<u32, [Counts; 3]> {
+    /// What was decided in the last so many whole ticks, whenever it arrived; nothing while there were not so many.
+    ///
+    /// Guards ask this. By arrival, whoever hangs would leave their window before anybody could tell.
+    pub fn decided_lately(&self, ticks: u32) -> Option<[Counts; 3]> {
+        let now = self.tick(self.complete_until()?);
+        let mut sums = [Counts::default(); 3];
+        for arms in self.decisions.range(now.checked_sub(ticks)?..now).map(|(_, arms)| arms) {
+            sums.iter_mut().zip(arms).for_each(|(sum, counts)| sum.add(counts));
+        }
+        Some(sums)
+    }
+
+    /// Requests by the tick of their arrival, for charts, whatever the unit is.
+    pub fn requests(&self, phase: Phase) -> impl Iterator<Item = (u32, &[Counts; 3])> {
+        self.requests_from(phase, 0)
+    }
+
+    /// The same, from a tick on.
+    pub fn requests_from(&self, phase: Phase, from: u32) -> impl Iterator<Item = (u32, &[Counts; 3])> {
+        self.requests.range((phase, from)..=(phase, u32::MAX)).map(|((_, tick), arms)| (*tick, arms))
+    }
+
+    /// Units by the tick of their arrival, from a tick on. People are decided when their window is over at tick `now`.
+    pub fn units(&self, phase: Phase, from: u32, now: u32) -> BTreeMap<u32, [Counts; 3]> {
         let Some(window) = self.window else {
-            return self.requests(phase).map(|(tick, arms)| (tick, *arms)).collect();
+            return self.requests_from(phase, from).map(|(tick, arms)| (tick, *arms)).collect();
         };
-        let mut ticks: BTreeMap<u32, [Counts; 3]> = BTreeMap::new();
-        for ((_, arm, _), person) in self.people.iter().filter(|((of, ..), _)| *of == phase) {
-            let counts = &mut ticks.entry(person.first).or_default()[*arm as usize];
-            counts.arrived += 1;
-            if now < person.first + window {
-                continue;
-            }
-            for rule in (0..MAX_RULES).filter(|rule| person.requests.is_decided(*rule)) {
-                counts.decided[rule] += 1;
-                counts.bad[rule] += person.requests.bad[rule] / person.requests.arrived as f64;
+        let mut ticks = BTreeMap::new();
+        for ((_, tick), people) in self.newcomers.range((phase, from)..=(phase, u32::MAX)) {
+            let arms: &mut [Counts; 3] = ticks.entry(*tick).or_default();
+            for (arm, key) in people {
+                let (person, counts) = (&self.people[&(phase, *arm, *key)], &mut arms[*arm as usize]);
+                counts.arrived += 1;
+                if now.saturating_sub(*tick) < window {
+                    continue;
+                }
+                for rule in (0..MAX_RULES).filter(|rule| person.decided[*rule] >= person.arrived) {
+                    counts.decided[rule] += 1;
+                    counts.bad[rule] += f64::from(person.bad[rule]) / f64::from(person.arrived.max(1));
+                }
             }
         }
         ticks
+    }
+
+    /// The units of a phase that is over, by arm: nobody's window lasts longer than the phase.
+    pub fn units_of(&self, phase: Phase) -> [Counts; 3] {
+        let mut sums = [Counts::default(); 3];
+        for arms in self.units(phase, 0, u32::MAX).values() {
+            sums.iter_mut().zip(arms).for_each(|(sum, counts)| sum.add(counts));
+        }
+        sums
     }
 
     /// The sum of a phase's requests by arm.

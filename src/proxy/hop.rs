@@ -39,38 +39,41 @@ pub(super) fn refuse<B>(request: &Request<B>) -> Result<(), Error> {
 
 /// Removes the fields that concern one hop only (RFC 9110, 7.6.1).
 pub(super) fn strip(headers: &mut HeaderMap) {
-    if let Some(connection) = headers.remove(CONNECTION) {
-        let listed = connection.to_str().unwrap_or_default().split(',').map(str::trim);
-        for name in listed.filter_map(|name| HeaderName::try_from(name).ok()) {
-            // hyper frames by these; RFC 9110 forbids to list them, and who does must not unframe the message.
-            if name != TRANSFER_ENCODING && name != CONTENT_LENGTH && name != HOST {
-                headers.remove(name);
-            }
-        }
-        // A second `Connection` line is as good as the first.
-        if headers.contains_key(CONNECTION) {
-            headers.remove(CONNECTION);
-        }
-        headers.remove(KEEP_ALIVE);
-    } else if headers.contains_key(KEEP_ALIVE) {
-        headers.remove(KEEP_ALIVE);
-    }
-    if headers.contains_key(PROXY_CONNECTION) {
-        headers.remove(PROXY_CONNECTION);
-    }
-    if headers.contains_key(UPGRADE) {
-        headers.remove(UPGRADE);
-    }
-    // `TE: trailers` is for this hop too, but the upstream sends trailers only to those who take them (decisions.md 1.8).
-    if let Some(te) = headers.get(TE) {
-        let takes_trailers =
-            te.to_str().is_ok_and(|te| te.split(',').any(|te| te.trim().eq_ignore_ascii_case("trailers")));
+    // Before the listed fields go: `TE` must be listed, and the upstream sends trailers only to those who take them
+    // (decisions.md 1.8).
+    if headers.contains_key(TE) {
+        let takes_trailers = headers.get_all(TE).iter().flat_map(listed).any(|te| te.eq_ignore_ascii_case(b"trailers"));
+        headers.remove(TE);
         if takes_trailers {
             headers.insert(TE, HeaderValue::from_static("trailers"));
-        } else {
-            headers.remove(TE);
         }
     }
+    if headers.contains_key(CONNECTION) {
+        let usual = |line: &HeaderValue| {
+            [&b"keep-alive"[..], b"close"].iter().any(|usual| line.as_bytes().eq_ignore_ascii_case(usual))
+        };
+        // What nearly everybody sends lists no field.
+        if !headers.get_all(CONNECTION).iter().all(usual) {
+            let lines: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+            for name in lines.iter().flat_map(listed).filter_map(|name| HeaderName::from_bytes(name).ok()) {
+                // hyper frames by these; RFC 9110 forbids to list them, and who does must not unframe the message.
+                if ![TRANSFER_ENCODING, CONTENT_LENGTH, HOST, TE].contains(&name) {
+                    headers.remove(name);
+                }
+            }
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, UPGRADE] {
+        if headers.contains_key(&name) {
+            headers.remove(name);
+        }
+    }
+}
+
+/// The words of a field that is a list of them.
+fn listed(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Gives the request the form that the upstream's protocol wants: origin form with `Host` on HTTP/1, a full URI on HTTP/2.
@@ -109,6 +112,10 @@ pub(super) fn address<B>(request: &mut Request<B>, target: &Target, policy: &Hos
         join_cookies(request.headers_mut());
     }
     *request.version_mut() = Version::HTTP_11;
+    // RFC 9110, 10.1.4: who sends `TE` lists it.
+    if request.headers().contains_key(TE) {
+        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
+    }
     // hyper's client waits for no 100; the body waits for its own first poll, so the field says nothing true any more.
     if request.headers().contains_key(EXPECT) {
         request.headers_mut().remove(EXPECT);

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -20,9 +20,9 @@ use super::config::ListenerConfig;
 use super::hop;
 use super::route::route;
 use super::trial::{self, Trial};
-use super::wire::{Reset, Wire};
+use super::wire::{Socket, Wire};
 use super::worker::{Counted, LocalExec, Worker};
-use crate::service::{Body, Cut, Error, Origin};
+use crate::service::{Body, Cut, Error, Origin, Watch};
 
 /// The field that marks answers which did not come from the upstream.
 pub const MARK: HeaderName = HeaderName::from_static("x-pratfall");
@@ -34,8 +34,8 @@ pub struct Listener {
     pub index: usize,
     /// Its configuration.
     pub config: ListenerConfig,
-    /// Whether any run is live: one load and one branch for everybody else.
-    pub(super) live: AtomicBool,
+    /// How many runs are live: one load and one branch for everybody else.
+    pub(super) live: AtomicUsize,
     /// The runs that are live.
     pub(super) trials: ArcSwap<Vec<Arc<Trial>>>,
     pub(super) drain: CancellationToken,
@@ -58,7 +58,12 @@ impl Listener {
     /// A listener that nobody has bound yet.
     pub fn new(index: usize, config: ListenerConfig, drain: CancellationToken) -> Arc<Self> {
         let trials = ArcSwap::from_pointee(Vec::new());
-        Arc::new(Self { index, config, live: AtomicBool::new(false), trials, drain, stats: Stats::default() })
+        Arc::new(Self { index, config, live: AtomicUsize::new(0), trials, drain, stats: Stats::default() })
+    }
+
+    /// The runs that are live here.
+    pub fn trials(&self) -> Arc<Vec<Arc<Trial>>> {
+        self.trials.load_full()
     }
 }
 
@@ -67,7 +72,7 @@ pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) listener: Arc<Listener>,
     pub(super) peer: SocketAddr,
-    reset: Reset,
+    socket: Socket,
 }
 
 /// Serves one connection to its end.
@@ -79,13 +84,13 @@ pub(super) async fn serve(
     _counted: Counted,
 ) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
-    let reset = Reset::default();
-    let io = TokioIo::new(Wire::new(stream, reset.clone()));
-    let idle = listener.config.timeouts.idle.get();
-    let drain = listener.drain.clone();
-    let connection = Rc::new(Connection { worker, listener, peer, reset });
+    let socket = Socket::new(stream);
+    let io = TokioIo::new(Wire::new(socket.clone()));
+    let connection = Rc::new(Connection { worker, listener: listener.clone(), peer, socket: socket.clone() });
     let mut builder = auto::Builder::new(LocalExec);
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(idle).pipeline_flush(true);
+    // The socket looks after slow heads and idle connections itself: hyper has one timeout for both, sets a timer for
+    // each request, and none before the first byte.
+    builder.http1().header_read_timeout(None);
     // RFC 9113, 6.5.2 recommends at least 100 streams; more would let one connection crowd out the others.
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100).max_header_list_size(64 * 1024);
     let service = service_fn(move |request: Request<Incoming>| {
@@ -93,11 +98,18 @@ pub(super) async fn serve(
         async move { connection.answer(request.map(Body::from)).await }
     });
     let mut serving = pin!(builder.serve_connection(io, service));
+    let timeouts = &listener.config.timeouts;
     let served = tokio::select! {
         served = serving.as_mut() => served,
-        () = drain.cancelled() => {
+        () = listener.drain.cancelled() => {
             serving.as_mut().graceful_shutdown();
             serving.await
+        }
+        () = socket.abandoned(timeouts) => {
+            // On HTTP/2 the caller is told, and has the time of a head to hear it.
+            serving.as_mut().graceful_shutdown();
+            let Ok(served) = tokio::time::timeout(timeouts.request_header.get(), serving).await else { return };
+            served
         }
     };
     if let Err(error) = served {
@@ -108,7 +120,9 @@ pub(super) async fn serve(
 impl Connection {
     /// One request: route, *(only while a run is live)* trial, upstream. Whatever the proxy itself meets becomes an answer.
     async fn answer(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let result = if self.listener.live.load(Ordering::Relaxed) {
+        let version = request.version();
+        let busy = self.socket.begin(version);
+        let result = if self.listener.live.load(Ordering::Relaxed) > 0 {
             Box::pin(self.clone().tried(request)).await
         } else {
             forward(&self.worker, &self.listener, request).await
@@ -116,9 +130,12 @@ impl Connection {
         let stats = &self.listener.stats;
         let response = match result {
             Ok(response) => response,
+            // Nobody is there to read an answer.
+            Err(Error::Gone) => return Err(Error::Gone),
             Err(error) if error.origin() == Origin::Injected => {
-                if matches!(error, Error::Injected(Cut::Reset, _)) {
-                    self.reset.ask();
+                // On HTTP/2 the stream alone is reset: others share the connection.
+                if matches!(error, Error::Injected(Cut::Reset, _)) && version < Version::HTTP_2 {
+                    self.socket.reset();
                 }
                 stats.answers[5].fetch_add(1, Ordering::Relaxed);
                 return Err(error);
@@ -126,18 +143,36 @@ impl Connection {
             Err(error) => {
                 stats.proxy_errors.fetch_add(1, Ordering::Relaxed);
                 tracing::debug!(listener = self.listener.config.name, error = error.chain(), "no answer");
-                made_up(&error, self.listener.config.mark)
+                let mut response = made_up(&error, self.listener.config.mark);
+                // What cannot be trusted to have been read to its end is the last on its connection.
+                if matches!(error.origin(), Origin::Caller | Origin::Proxy)
+                    && version < Version::HTTP_2
+                    && !matches!(error, Error::NoRoute)
+                {
+                    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
             }
         };
         let class = usize::from(response.status().as_u16() / 100).clamp(1, 5) - 1;
         stats.answers[class].fetch_add(1, Ordering::Relaxed);
+        let response = response.map(|body| body.keep(busy));
+        if version == Version::HTTP_10 {
+            let socket = self.socket.clone();
+            return Ok(response.map(|body| body.watch(|before| Torn { socket, before })));
+        }
         Ok(response)
     }
 
     async fn tried(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let trials = self.listener.trials.load_full();
-        let here =
-            trial::Here { worker: &self.worker, listener: &self.listener, caller: self.peer.ip(), trials: &trials };
+        let trials = self.listener.trials();
+        let here = trial::Here {
+            worker: &self.worker,
+            listener: &self.listener,
+            caller: self.peer.ip(),
+            socket: Some(&self.socket),
+            trials: &trials,
+        };
         // Checked before a trial sees it: what is refused is nobody's unit.
         hop::refuse(&request)?;
         let (worker, listener) = (self.worker.clone(), self.listener.clone());
@@ -146,6 +181,35 @@ impl Connection {
             Box::pin(async move { forward(&worker, &listener, request).await })
         });
         trial::pass(&here, request, next).await
+    }
+}
+
+/// A caller of HTTP/1.0 takes the end of the connection for the end of the body: only an RST tells it that this is torn.
+struct Torn {
+    socket: Socket,
+    before: Option<Box<dyn Watch>>,
+}
+
+impl Watch for Torn {
+    fn piece(&mut self) {
+        if let Some(before) = &mut self.before {
+            before.piece();
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(before) = &mut self.before {
+            before.trailers(trailers);
+        }
+    }
+
+    fn end(self: Box<Self>, result: Result<(), &Error>) {
+        if result.is_err() {
+            self.socket.reset();
+        }
+        if let Some(before) = self.before {
+            before.end(result);
+        }
     }
 }
 
@@ -158,6 +222,8 @@ async fn forward(worker: &Worker, listener: &Listener, mut request: Request<Body
     hop::address(&mut request, target, &config.host)?;
     let mut response = worker.upstreams.send(target, &config.timeouts, request).await?;
     hop::strip(response.headers_mut());
+    // RFC 9110, 2.5: a version is a matter of the hop.
+    *response.version_mut() = Version::HTTP_11;
     Ok(response)
 }
 
@@ -165,7 +231,8 @@ async fn forward(worker: &Worker, listener: &Listener, mut request: Request<Body
 fn made_up(error: &Error, mark: bool) -> Response<Body> {
     let status = match error {
         Error::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        Error::Refused(_) => StatusCode::BAD_REQUEST,
+        Error::Refused(_) | Error::Upload(_) => StatusCode::BAD_REQUEST,
+        Error::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
         Error::NoRoute => StatusCode::NOT_FOUND,
         _ => StatusCode::BAD_GATEWAY,
     };

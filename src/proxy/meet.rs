@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::HeaderValue;
-use http::{Request, Response};
+use http::{Request, Response, Version};
+use http_body::Body as _;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt, service_fn};
 
@@ -62,9 +63,10 @@ pub(super) async fn meet(
         witness: Witness::default(),
         told: false,
     };
-    let injecting = match chosen(here, trial, recorder, op, call, &request) {
-        Ok(injecting) => injecting,
-        Err(why) => {
+    let injecting = match trial.guarded(|| Some(chosen(here, trial, recorder, op, call, &request))) {
+        None => return next(request).await,
+        Some(Ok(injecting)) => injecting,
+        Some(Err(why)) => {
             recorder.note(why);
             news.tell(Met::Nothing);
             return next(request).await;
@@ -79,7 +81,16 @@ pub(super) async fn meet(
     extensions.insert(news.witness.clone());
     let upstream = service_fn(move |request| next(request));
     let mut faulted = fault::stack(&injecting.on.faults, Once::new(upstream), &injecting.on.stop);
-    let result = faulted.ready().await?.call(request).await;
+    let unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
+    let faulted = async { faulted.ready().await?.call(request).await };
+    let result = match here.socket.filter(|_| unread) {
+        Some(socket) => tokio::select! {
+            biased;
+            result = faulted => result,
+            () = socket.closed() => return Err(Error::Gone),
+        },
+        None => faulted.await,
+    };
     let met = news.met(&result);
     news.tell(met);
     result.map(|mut response| {

@@ -18,6 +18,7 @@ mod worker;
 
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::ListenerConfig;
 pub use self::listen::Listener;
 pub use self::trial::{Enrolled, Injection, Terms, Trial};
+pub use self::wire::Socket;
 pub use self::worker::Worker;
 use self::worker::{Command, Handle};
 
@@ -88,6 +90,16 @@ impl Proxy {
             addresses.push(address);
         }
         Ok(Self { listeners, addresses, workers, drain, closed })
+    }
+
+    /// A proxy without sockets and threads, for tests and simulations: whoever has requests takes them through
+    /// [`trial::pass`] with the one worker that records, in the `LocalSet` that this is called in.
+    pub fn in_memory(configs: Vec<ListenerConfig>, worker: &Rc<Worker>) -> Self {
+        let (drain, closed) = (CancellationToken::new(), CancellationToken::new());
+        let addresses = configs.iter().map(|config| config.bind).collect();
+        let listeners =
+            configs.into_iter().enumerate().map(|(index, config)| Listener::new(index, config, drain.clone()));
+        Self { listeners: listeners.collect(), addresses, workers: Arc::new(vec![worker.here()]), drain, closed }
     }
 
     /// All listeners, in the order of the system file.

@@ -30,6 +30,12 @@ struct Observed {
 }
 
 impl Watch for Observed {
+    fn piece(&mut self) {
+        if let Some(before) = &mut self.before {
+            before.piece();
+        }
+    }
+
     fn trailers(&mut self, trailers: &HeaderMap) {
         if let Some(code) = grpc_status(trailers) {
             self.unit.grpc(code);

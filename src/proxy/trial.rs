@@ -5,9 +5,10 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -21,12 +22,13 @@ use super::context::{self, Mark};
 use super::listen::Listener;
 use super::meet::{Attempts, meet};
 use super::observe;
+use super::wire::Socket;
 use super::worker::Worker;
 use crate::chance::Chance;
 use crate::experiment::limits::Limits;
-use crate::experiment::{By, Experiment, Slice};
+use crate::experiment::{By, Experiment, Measure, Slice};
 use crate::fault::Fault;
-use crate::measure::{Arm, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule};
+use crate::measure::{Arm, Arrival, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule, Unit};
 use crate::service::{Body, Error};
 use crate::units::Seed;
 
@@ -51,12 +53,16 @@ pub struct Trial {
     /// Requests held at this moment.
     pub(super) held: AtomicU64,
     rules: Arc<[Rule]>,
+    /// What joins the attempts of an operation where slice and fault share a listener; else each request is one.
+    joined: Option<By>,
     only_own: bool,
     epoch: Instant,
     treatment: AtomicU64,
     control: f64,
     phase: ArcSwap<PhaseMark>,
     pub(super) injecting: ArcSwapOption<Injecting>,
+    /// Something of ours panicked: from then on the run touches nobody.
+    failed: AtomicBool,
     harmed: Arc<Budget>,
     feed: UnboundedSender<Batch>,
 }
@@ -105,12 +111,14 @@ impl Trial {
             faults_left: AtomicU64::new(terms.max_faulted.unwrap_or(u64::MAX)),
             held: AtomicU64::new(0),
             rules: terms.rules.into(),
+            joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1),
             only_own: experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own && traffic.command.is_none()),
             epoch: now,
             treatment: AtomicU64::new(treatment.first().map_or(0.0, |share| share.ratio()).to_bits()),
             control: control.ratio(),
             phase: ArcSwap::from_pointee(PhaseMark { phase: Phase::Baseline, since: now }),
             injecting: ArcSwapOption::empty(),
+            failed: AtomicBool::new(false),
             harmed: Arc::new(terms.harmed),
             feed,
             experiment,
@@ -146,9 +154,30 @@ impl Trial {
         self.held.load(Ordering::Relaxed)
     }
 
+    /// Whether the run's own code panicked. The traffic goes on without it; the run is good for nothing any more.
+    pub fn failed(&self) -> bool {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// Does a run's own work on a request, and fails open: what panics ends the run, not the request.
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> Option<T>) -> Option<T> {
+        if self.failed() {
+            return None;
+        }
+        std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            self.failed.store(true, Ordering::Relaxed);
+            if let Some(on) = self.injecting.swap(None) {
+                on.stop.cancel();
+            }
+            tracing::error!(run = self.run, "the run's own code panicked: it touches no request any more");
+            None
+        })
+    }
+
     pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
         let sticky = self.experiment.slice.by.is_sticky();
-        Recorder::new(worker, self.rules.clone(), sticky, self.harmed.clone(), self.feed.clone())
+        let indicators = self.experiment.steady_state.len();
+        Recorder::new(worker, self.rules.clone(), indicators, sticky, self.harmed.clone(), self.feed.clone())
     }
 
     /// Counts a request as held, for as long as the guard lives.
@@ -189,16 +218,19 @@ impl Enrolled {
                 trials.push(trial.clone());
                 trials
             });
-            listener.live.store(true, Ordering::Release);
+            listener.live.fetch_add(1, Ordering::Release);
         }
         Self { listeners: listeners.to_vec(), trial }
     }
 
-    /// Turns the fault on.
+    /// Turns the fault on; what the limits do not allow stays out, whoever asked for it.
     pub fn inject(&self) -> Injection {
         let stop = CancellationToken::new();
-        let faults = self.trial.experiment.inject.faults.clone();
-        self.trial.injecting.store(Some(Arc::new(Injecting { faults, stop: stop.clone() })));
+        let (experiment, limits) = (&self.trial.experiment, &self.trial.limits);
+        let allowed = |fault: &&Fault| limits.faults.iter().any(|kind| kind == fault.kind());
+        let faults: Vec<Fault> = experiment.inject.faults.iter().filter(allowed).cloned().collect();
+        let on = (!faults.is_empty()).then(|| Arc::new(Injecting { faults, stop: stop.clone() }));
+        self.trial.injecting.store(on);
         Injection { trial: self.trial.clone(), stop }
     }
 }
@@ -209,7 +241,7 @@ impl Drop for Enrolled {
             listener.trials.rcu(|trials| {
                 trials.iter().filter(|trial| !Arc::ptr_eq(trial, &self.trial)).cloned().collect::<Vec<_>>()
             });
-            listener.live.store(!listener.trials.load().is_empty(), Ordering::Release);
+            listener.live.fetch_sub(1, Ordering::Release);
         }
     }
 }
@@ -243,6 +275,8 @@ pub struct Here<'a> {
     pub listener: &'a Listener,
     /// Who sent it.
     pub caller: IpAddr,
+    /// Where they wait for the answer; nowhere in simulations.
+    pub socket: Option<&'a Socket>,
     /// The runs that are live.
     pub trials: &'a [Arc<Trial>],
 }
@@ -269,6 +303,14 @@ pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Re
     next(request).await
 }
 
+/// A request that takes part.
+struct Part {
+    arm: Arm,
+    op: u128,
+    recorder: Rc<Recorder>,
+    unit: Unit,
+}
+
 /// At the slice: chooses the arm, marks the request, and watches what becomes of it.
 async fn enter(
     here: &Here<'_>,
@@ -278,47 +320,73 @@ async fn enter(
     next: Next,
 ) -> Result<Response<Body>, Error> {
     context::strip(request.headers_mut());
-    let slice = &trial.experiment.slice;
-    let own = match mark {
-        Some(Mark::Own { token, index, intended }) if token == trial.token => Some((index, intended)),
-        _ => None,
-    };
-    if (trial.only_own && own.is_none()) || !slice.matches.matches(&request, Some(here.caller)) {
-        return next(request).await;
-    }
-    let recorder = here.worker.recorder(trial);
-    if trial.limits.protects(&slice.at, request.uri().path()) {
-        recorder.note(Note::Protected);
-        return next(request).await;
-    }
-    let number = here.worker.next_operation();
-    let Some(key) = key(trial, here, &request, own.map(|(index, _)| index), number) else {
-        recorder.note(Note::Unkeyed);
-        return next(request).await;
-    };
-    let phase = **trial.phase.load();
-    let arm = trial.arm(&key);
-    let key = trial.chance.bits("key", &key);
-    // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two requests are one.
-    let op = u128::from(key) << 64
-        | (here.worker.index as u128 & 0xff) << 40
-        | u128::from(number) << 8
-        | phase.phase as u128;
-    if arm != Arm::Bystander && !here.listener.config.external {
-        let mark = Mark::Arm { token: trial.token, arm, op };
-        if !context::write(request.headers_mut(), &mark) {
-            recorder.note(Note::NoRoom);
-            return next(request).await;
-        }
-    }
-    let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
-    let unit = recorder.begin(arm, phase, start, key, op);
+    let Some(part) = trial.guarded(|| choose(here, trial, mark, &mut request)) else { return next(request).await };
+    let Part { arm, op, recorder, unit } = part;
     let result = if trial.inject_at == trial.slice_at && arm != Arm::Bystander {
         meet(here, trial, &recorder, arm, op, request, next).await
     } else {
         next(request).await
     };
     observe::unit(unit, result)
+}
+
+fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut Request<Body>) -> Option<Part> {
+    let slice = &trial.experiment.slice;
+    let own = match mark {
+        Some(Mark::Own { token, index, intended }) if token == trial.token => Some((index, intended)),
+        _ => None,
+    };
+    if (trial.only_own && own.is_none()) || !slice.matches.matches(request, Some(here.caller)) {
+        return None;
+    }
+    let recorder = here.worker.recorder(trial);
+    if trial.limits.protects(&slice.at, request.uri().path()) {
+        recorder.note(Note::Protected);
+        return None;
+    }
+    let number = here.worker.next_operation();
+    let own_index = own.map(|(index, _)| index);
+    let Some(key) = key(&slice.by, here, request, own_index, number) else {
+        recorder.note(Note::Unkeyed);
+        return None;
+    };
+    let phase = **trial.phase.load();
+    let arm = trial.arm(&key);
+    let joined = trial.joined.as_ref().and_then(|by| self::key(by, here, request, own_index, number));
+    let key = trial.chance.bits("key", &key);
+    let op = match joined {
+        // The same key again is another attempt of the same operation.
+        Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase.phase as u128,
+        // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two are one.
+        None => {
+            u128::from(key) << 64
+                | (here.worker.index as u128 & 0xff) << 40
+                | u128::from(number) << 8
+                | phase.phase as u128
+        }
+    };
+    if arm != Arm::Bystander && !here.listener.config.external {
+        let mark = Mark::Arm { token: trial.token, arm, op };
+        if !context::write(request.headers_mut(), &mark) {
+            recorder.note(Note::NoRoom);
+            return None;
+        }
+    }
+    let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
+    let patience = here.listener.config.timeouts.response.get();
+    let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
+    Some(Part { arm, op, recorder, unit })
+}
+
+/// What joins the attempts of an operation: what the experiment says, else the slice's key. Somebody's key (a user, an
+/// address) joins only where attempts are asked for: doing the same twice is not trying again.
+fn joined(experiment: &Experiment) -> Option<By> {
+    let written = experiment.steady_state.iter().find_map(|indicator| match &indicator.measure {
+        Measure::FailedOperations { by, .. } => Some(by.clone()),
+        _ => None,
+    });
+    let by = &experiment.slice.by;
+    written.or_else(|| (!by.is_sticky() || experiment.inject.attempts.is_some()).then(|| by.clone()))
 }
 
 /// Where the fault is: only who carries this run's mark of the treatment can meet it.
@@ -332,29 +400,32 @@ async fn arrive(
     if here.listener.config.external {
         context::strip(request.headers_mut());
     }
-    let recorder = here.worker.recorder(trial);
-    match mark {
-        Some(Mark::Arm { token, arm, op }) if token == trial.token => {
-            recorder.note(if arm == Arm::Treatment { Note::CarriedTreatment } else { Note::CarriedControl });
-            meet(here, trial, &recorder, arm, op, request, next).await
-        }
-        _ => {
-            if trial.experiment.inject.matches.matches(&request, Some(here.caller)) {
-                recorder.note(Note::Uncarried);
+    let carried = trial.guarded(|| {
+        let recorder = here.worker.recorder(trial);
+        match mark {
+            Some(Mark::Arm { token, arm, op }) if token == trial.token => {
+                recorder.note(if arm == Arm::Treatment { Note::CarriedTreatment } else { Note::CarriedControl });
+                return Some((recorder, arm, op));
             }
-            next(request).await
+            _ if trial.experiment.inject.matches.matches(&request, Some(here.caller)) => recorder.note(Note::Uncarried),
+            _ => {}
         }
+        None
+    });
+    match carried {
+        Some((recorder, arm, op)) => meet(here, trial, &recorder, arm, op, request, next).await,
+        None => next(request).await,
     }
 }
 
 /// What is drawn for a request. Own load always has a key: its index.
-fn key(trial: &Trial, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
+fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
     let headers = request.headers();
     let itself = || {
         let worker = here.worker.index as u64;
         own.unwrap_or_else(|| worker << 32 | u64::from(number)).to_be_bytes().to_vec()
     };
-    let written = match &trial.experiment.slice.by {
+    let written = match by {
         By::Request => return Some(itself()),
         By::Trace => return Some(context::trace(headers).map_or_else(itself, <[u8]>::to_vec)),
         By::ClientIp => return Some(here.caller.to_string().into_bytes()),

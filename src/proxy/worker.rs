@@ -55,7 +55,7 @@ impl Worker {
         })
     }
 
-    /// Starts the thread of a worker. It ends when its handle is gone and its connections are over.
+    /// Starts the thread of a worker. It ends when its handle is gone, and its connections end with it: drain first.
     pub(super) fn start(index: usize) -> io::Result<Handle> {
         let (commands, inbox) = unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
@@ -67,6 +67,14 @@ impl Worker {
         Ok(Handle { commands, connections })
     }
 
+    /// Lets a worker without a thread do its work in the `LocalSet` that this is called in.
+    pub(super) fn here(self: &Rc<Self>) -> Handle {
+        let (commands, inbox) = unbounded_channel();
+        let connections = Arc::new(AtomicUsize::new(0));
+        tokio::task::spawn_local(self.clone().run(inbox, connections.clone()));
+        Handle { commands, connections }
+    }
+
     async fn run(self: Rc<Self>, mut inbox: UnboundedReceiver<Command>, connections: Arc<AtomicUsize>) {
         while let Some(command) = inbox.recv().await {
             match command {
@@ -74,7 +82,11 @@ impl Worker {
                     let counted = Counted::new(connections.clone());
                     tokio::task::spawn_local(serve(self.clone(), listener, stream, peer, counted));
                 }
-                Command::Watch(trial) => drop(self.recorder(&trial)),
+                Command::Watch(trial) => {
+                    let worker = self.clone();
+                    // A task of its own: a panic in a run's code must not be this thread's end.
+                    tokio::task::spawn_local(async move { drop(worker.recorder(&trial)) });
+                }
             }
         }
     }

@@ -1,0 +1,202 @@
+//! How the arm travels in the baggage, and where it does not.
+
+use pratfall::measure::{Arm, Note};
+
+use crate::support::{Origin, Run, Stage, everybody, experiment, get, listener};
+
+/// `front`, `between`, `inventory` and an `external` one, each before an upstream of its own.
+struct Street {
+    stage: Stage,
+    front: Origin,
+    between: Origin,
+    inventory: Origin,
+    external: Origin,
+}
+
+impl Street {
+    async fn start(change: impl FnOnce(&mut pratfall::proxy::ListenerConfig)) -> Self {
+        let (front, between, inventory, external) =
+            (Origin::well().await, Origin::well().await, Origin::well().await, Origin::well().await);
+        let mut listeners = vec![
+            listener("front", front.address),
+            listener("between", between.address),
+            listener("inventory", inventory.address),
+            listener("external", external.address),
+        ];
+        listeners[3].external = true;
+        change(&mut listeners[1]);
+        Self { stage: Stage::start(listeners, 1).await, front, between, inventory, external }
+    }
+
+    fn enroll(&self, fault: &str) -> Run {
+        let mut experiment = everybody(fault);
+        experiment.inject.at = "inventory".to_owned();
+        self.stage.enroll(experiment)
+    }
+
+    /// What is put before other members at the slice.
+    async fn mark(&self) -> String {
+        self.stage.front().await.ask(get("/", "")).await;
+        self.front.last().field("baggage").expect("everybody is treated")
+    }
+
+    async fn ask(&self, listener: &str, baggage: &str) -> u16 {
+        let fields: String = baggage.lines().map(|line| format!("baggage: {line}\r\n")).collect();
+        self.stage.call(listener).await.ask(get("/", &fields)).await.status()
+    }
+}
+
+#[tokio::test]
+async fn our_member_is_the_first_and_the_others_stay_byte_for_byte() {
+    let street = Street::start(|_| {}).await;
+    let run = street.enroll("error: { status: 503 }");
+    for (before, others) in [
+        ("", ""),
+        ("a=1", "a=1"),
+        ("tenant=acme ; p=1,b=%20x\t, c=3", "tenant=acme ; p=1,b=%20x\t, c=3"),
+        ("a=1\nb=2", "a=1,b=2"),
+        ("a=1,pratfall=1.t.2,b=2", "a=1,b=2"),
+        ("pratfall=1.c.2\npratfall=1.t.2;x=1", ""),
+    ] {
+        assert_eq!(street.ask("front", before).await, 200);
+        let baggage = street.front.last().field("baggage").expect("a line of ours");
+        let (ours, rest) = baggage.split_once(',').unwrap_or((&baggage, ""));
+        assert!(ours.starts_with(&format!("pratfall={:x}.t.", run.trial.token)), "{baggage}");
+        assert_eq!(rest, others, "{before:?}");
+        assert_eq!(baggage.matches("pratfall").count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_baggage_without_room_stays_as_it_is_and_its_request_is_in_no_arm() {
+    let street = Street::start(|_| {}).await;
+    let mut run = street.enroll("error: { status: 503 }");
+    let full = (0..64).map(|n| format!("k{n}=v")).collect::<Vec<_>>().join(",");
+    street.ask("front", &full).await;
+    assert_eq!(street.front.last().field("baggage"), Some(full));
+    let tally = run.tally("it is noted", |tally| tally.noted(Note::NoRoom) == 1).await;
+    assert_eq!(tally.sum(pratfall::measure::Phase::Baseline)[Arm::Treatment as usize].arrived, 0);
+}
+
+#[tokio::test]
+async fn members_of_ours_from_outside_are_taken_off_while_a_run_is_live_and_only_then() {
+    let foreign = "a=1, pratfall=1.t.2;x=1 ,b=2";
+    let street = Street::start(|_| {}).await;
+    let origins = [
+        ("front", &street.front),
+        ("between", &street.between),
+        ("inventory", &street.inventory),
+        ("external", &street.external),
+    ];
+    for (name, origin) in origins {
+        street.ask(name, foreign).await;
+        assert_eq!(origin.last().field("baggage").as_deref(), Some(foreign), "{name}: no run is live");
+    }
+    let run = street.enroll("error: { status: 503 }");
+    for (name, origin) in origins {
+        street.ask(name, foreign).await;
+        let left = origin.last().field("baggage").expect("other members stay");
+        match name {
+            "front" => assert!(left.ends_with(",a=1,b=2"), "{left}"),
+            "inventory" => assert_eq!(left, foreign, "the fault's own listener"),
+            _ => assert_eq!(left, "a=1,b=2", "{name}"),
+        }
+    }
+    drop(run.enrolled);
+    for (name, origin) in origins {
+        street.ask(name, foreign).await;
+        assert_eq!(origin.last().field("baggage").as_deref(), Some(foreign), "{name}: the run is over");
+    }
+}
+
+#[tokio::test]
+async fn a_listener_between_the_two_passes_the_mark_on_where_it_says_so() {
+    for trusts in [false, true] {
+        let street = Street::start(|between| between.trust_baggage = trusts).await;
+        let _run = street.enroll("error: { status: 503 }");
+        let mark = street.mark().await;
+        street.ask("between", &mark).await;
+        assert_eq!(street.between.last().field("baggage"), trusts.then_some(mark));
+    }
+}
+
+#[tokio::test]
+async fn nothing_of_ours_goes_to_an_upstream_of_somebody_else() {
+    let origin = Origin::well().await;
+    let inside = Origin::well().await;
+    // The fault is before an external upstream: the mark counts there, and goes no further.
+    let mut outside = listener("inventory", origin.address);
+    outside.external = true;
+    outside.trust_baggage = true;
+    let stage = Stage::start(vec![listener("front", inside.address), outside.clone()], 1).await;
+    let mut experiment = everybody("latency: { delay: 1ms }");
+    experiment.inject.at = "inventory".to_owned();
+    let mut run = stage.enroll(experiment);
+    let _injection = run.inject();
+    stage.front().await.ask(get("/", "")).await;
+    let mark = inside.last().field("baggage").unwrap();
+    let fields = format!("baggage: a=1,{mark}\r\n");
+    assert_eq!(stage.call("inventory").await.ask(get("/", &fields)).await.status(), 200);
+    assert_eq!(origin.last().field("baggage").as_deref(), Some("a=1"));
+    run.tally("it met the fault", |tally| tally.noted(Note::Faulted) == 1).await;
+
+    // Slice and fault both there: it is measured and faulted, and nothing is written.
+    outside.name = "front".to_owned();
+    let stage = Stage::start(vec![outside], 1).await;
+    let mut run = stage.enroll(everybody("latency: { delay: 1ms }"));
+    let _injection = run.inject();
+    stage.front().await.ask(get("/", "")).await;
+    assert_eq!(origin.last().field("baggage"), None);
+    run.tally("it met the fault", |tally| tally.noted(Note::Faulted) == 1).await;
+}
+
+#[tokio::test]
+async fn only_the_treatment_of_this_very_run_meets_the_fault() {
+    let street = Street::start(|_| {}).await;
+    let mut run = street.enroll("error: { status: 503 }");
+    let _injection = run.inject();
+    let mark = street.mark().await;
+    let (token, op) = mark.strip_prefix("pratfall=").unwrap().split_once(".t.").unwrap();
+    assert_eq!(street.ask("inventory", &mark).await, 503);
+    assert_eq!(street.ask("inventory", &format!("a=1,{mark};ttl=1,b=2")).await, 503);
+    for other in [
+        String::new(),
+        format!("pratfall={token}.c.{op}"),
+        format!("pratfall={:x}.t.{op}", run.trial.token ^ 1),
+        format!("pratfall={token}.t"),
+        format!("pratfall={token}.x.{op}"),
+        format!("Pratfall={token}.t.{op}"),
+        format!("xpratfall={token}.t.{op}"),
+    ] {
+        assert_eq!(street.ask("inventory", &other).await, 200, "{other}");
+    }
+    run.tally("all are counted", |tally| {
+        let notes = [Note::CarriedTreatment, Note::CarriedControl, Note::Uncarried].map(|note| tally.noted(note));
+        notes == [2, 1, 6]
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn control_is_measured_and_never_faulted() {
+    let street = Street::start(|_| {}).await;
+    let mut run = street.stage.enroll(experiment("error: { status: 503 }"));
+    let _injection = run.inject();
+    let (mut treated, mut control) = (0, 0);
+    for n in 0..60 {
+        street.stage.front().await.ask(get("/", &format!("x-request-id: r{n}\r\n"))).await;
+        let mark = street.front.last().field("baggage").expect("half and half");
+        let status = street.ask("inventory", &mark).await;
+        match mark.contains(".t.") {
+            true => treated += u64::from(status == 503),
+            false => control += u64::from(status == 200),
+        }
+    }
+    assert_eq!(treated + control, 60, "each met what its arm says");
+    assert!(treated > 10 && control > 10);
+    let tally = run.tally("all are over", |tally| {
+        tally.sum(pratfall::measure::Phase::Inject).iter().map(|counts| counts.decided[0]).sum::<u64>() == 60
+    });
+    let sums = tally.await.sum(pratfall::measure::Phase::Inject);
+    assert_eq!((sums[Arm::Treatment as usize].arrived, sums[Arm::Control as usize].arrived), (treated, control));
+}

@@ -1,0 +1,224 @@
+//! Which of the treated calls meet the fault.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pratfall::experiment::By;
+use pratfall::experiment::glob::PathGlob;
+use pratfall::experiment::limits::{Limits, Protected};
+use pratfall::measure::{Note, Phase};
+use pratfall::units::{Percent, Seed};
+
+use crate::support::stage::{limits, matching};
+use crate::support::{Origin, Run, Stage, everybody, experiment, get, listener};
+
+fn share(text: &str) -> Percent {
+    text.parse().expect("a share")
+}
+
+/// A mark of the treatment, as the application would pass it on.
+async fn marks(stage: &Stage, front: &Origin, count: usize) -> Vec<String> {
+    let mut caller = stage.front().await;
+    let mut marks = Vec::new();
+    for n in 0..count {
+        caller.ask(get("/", &format!("x-request-id: r{n}\r\n"))).await;
+        marks.push(front.last().field("baggage").expect("everybody is treated"));
+    }
+    marks
+}
+
+async fn call(stage: &Stage, target: &str, mark: &str) -> u16 {
+    stage.call("inventory").await.ask(get(target, &format!("baggage: {mark}\r\n"))).await.status()
+}
+
+fn at_inventory(stage: &Stage, change: impl FnOnce(&mut pratfall::experiment::Inject)) -> Run {
+    let mut experiment = everybody("error: { status: 503 }");
+    experiment.inject.at = "inventory".to_owned();
+    change(&mut experiment.inject);
+    stage.enroll(experiment)
+}
+
+#[tokio::test]
+async fn only_the_first_attempts_meet_the_fault_and_other_calls_are_no_attempts() {
+    let (front, inventory) = (Origin::well().await, Origin::well().await);
+    let stage = Stage::between(front.address, inventory.address).await;
+    let mut run = at_inventory(&stage, |inject| inject.attempts = Some(1));
+    let _injection = run.inject();
+    let marks = marks(&stage, &front, 2).await;
+    for mark in &marks {
+        let mut met = Vec::new();
+        for target in ["/stock/7", "/stock/7", "/stock/8", "/stock/7?x=1", "/stock/7", "/stock/8"] {
+            met.push(call(&stage, target, mark).await);
+        }
+        assert_eq!(met, [503, 200, 503, 503, 200, 200]);
+    }
+    let tally = run.tally("all are told", |tally| tally.noted(Note::SparedAttempts) == 6).await;
+    assert_eq!((tally.operations.most_attempts, tally.operations.faulted), (3, 6));
+}
+
+#[tokio::test]
+async fn where_slice_and_fault_share_a_listener_the_key_tells_what_is_an_attempt() {
+    let origin = Origin::well().await;
+    let stage = Stage::before(origin.address).await;
+    let mut experiment = everybody("error: { status: 503 }");
+    experiment.slice.by = "header:x-request-id".parse::<By>().expect("a key");
+    experiment.inject.attempts = Some(1);
+    let mut run = stage.enroll(experiment);
+    let _injection = run.inject();
+    let mut caller = stage.front().await;
+    let mut met = Vec::new();
+    for (target, id) in [("/a", "1"), ("/a", "1"), ("/a", "2"), ("/b", "1"), ("/a", "2"), ("/a", "1")] {
+        met.push(caller.ask(get(target, &format!("x-request-id: {id}\r\n"))).await.status());
+    }
+    assert_eq!(met, [503, 200, 503, 503, 200, 200]);
+    run.tally("retries are seen", |tally| tally.operations.most_attempts == 3).await;
+}
+
+#[tokio::test]
+async fn a_share_of_the_calls_meets_the_fault_and_the_same_ones_again() {
+    let (front, inventory) = (Origin::well().await, Origin::well().await);
+    let stage = Stage::between(front.address, inventory.address).await;
+    let mut seen = Vec::new();
+    for _ in 0..2 {
+        let run = at_inventory(&stage, |inject| inject.share = share("50%"));
+        let _injection = run.inject();
+        let mut met = Vec::new();
+        for mark in marks(&stage, &front, 100).await {
+            met.push(call(&stage, "/stock", &mark).await);
+        }
+        seen.push(met);
+    }
+    assert_eq!(seen[0], seen[1], "the same seed and the same trace ids");
+    let faulted = seen[0].iter().filter(|status| **status == 503).count();
+    // Five standard errors of a binomial with n = 100.
+    assert!(faulted.abs_diff(50) <= 25, "{faulted}");
+}
+
+#[tokio::test]
+async fn calls_that_are_not_meant_and_protected_ones_are_spared_and_counted() {
+    let (front, inventory) = (Origin::well().await, Origin::well().await);
+    let stage = Stage::between(front.address, inventory.address).await;
+    let protect = |at: &str| Protected { at: at.to_owned(), path: PathGlob::new("/healthz/**").expect("a pattern") };
+    let mut experiment = everybody("error: { status: 503 }");
+    experiment.inject.at = "inventory".to_owned();
+    experiment.inject.matches = matching("/**");
+    let protected = Limits { protect: vec![protect("front"), protect("inventory")], ..limits() };
+    let mut run = stage.enroll_with(experiment, |terms| terms.limits = Arc::new(protected));
+    let injection = run.inject();
+    stage.front().await.ask(get("/healthz/live", "")).await;
+    assert_eq!(front.last().field("baggage"), None, "it is in no arm");
+    let mark = marks(&stage, &front, 1).await.remove(0);
+    assert_eq!(call(&stage, "/stock", &mark).await, 503);
+    for path in ["/healthz", "/healthz/deep?x", "/%68ealthz"] {
+        assert_eq!(call(&stage, path, &mark).await, 200, "{path}");
+    }
+    run.tally("they are counted", |tally| {
+        (tally.noted(Note::Protected), tally.noted(Note::SparedProtected), tally.noted(Note::Faulted)) == (1, 3, 1)
+    })
+    .await;
+    drop((injection, run));
+
+    let mut run = at_inventory(&stage, |inject| inject.matches = matching("/stock/**"));
+    let _injection = run.inject();
+    let mark = marks(&stage, &front, 1).await.remove(0);
+    assert_eq!((call(&stage, "/stock/7", &mark).await, call(&stage, "/price/7", &mark).await), (503, 200));
+    run.tally("it is counted", |tally| tally.noted(Note::SparedNoMatch) == 1).await;
+}
+
+#[tokio::test]
+async fn what_the_limits_do_not_allow_is_not_injected_whoever_asks() {
+    let origin = Origin::well().await;
+    let stage = Stage::before(origin.address).await;
+    for (faults, status) in [(vec!["latency"], 200), (vec![], 200), (vec!["error"], 503)] {
+        let allowed = Limits { faults: faults.iter().map(|kind| (*kind).to_owned()).collect(), ..limits() };
+        let run = stage.enroll_with(everybody("error: { status: 503 }"), |terms| terms.limits = Arc::new(allowed));
+        let _injection = run.inject();
+        assert_eq!(stage.front().await.ask(get("/", "")).await.status(), status, "{faults:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_more_are_held_than_the_limits_say_and_no_more_faulted_than_the_budget() {
+    let origin = Origin::well().await;
+    let stage = Stage::before(origin.address).await;
+    let few = Limits { max_held: 3, ..limits() };
+    let mut run = stage.enroll_with(everybody("latency: { delay: 1h }"), |terms| terms.limits = Arc::new(few));
+    let injection = run.inject();
+    let mut held = Vec::new();
+    for n in 1..=3 {
+        let mut caller = stage.front().await;
+        caller.send(get("/", "")).await;
+        crate::support::until("it is held", || run.trial.held() == n).await;
+        held.push(caller);
+    }
+    assert_eq!(stage.front().await.ask(get("/", "")).await.status(), 200);
+    run.tally("one is spared", |tally| tally.noted(Note::SparedLimit) == 1).await;
+    drop((injection, run));
+
+    let mut run = stage.enroll_with(everybody("error: { status: 503 }"), |terms| terms.max_faulted = Some(2));
+    drop(held);
+    let _injection = run.inject();
+    let mut caller = stage.front().await;
+    let mut met = Vec::new();
+    for _ in 0..4 {
+        met.push(caller.ask(get("/", "")).await.status());
+    }
+    assert_eq!(met, [503, 503, 200, 200]);
+    run.tally("two are spared", |tally| tally.noted(Note::SparedBudget) == 2).await;
+}
+
+#[tokio::test]
+async fn the_same_seed_and_trace_choose_the_same_arm_on_every_worker() {
+    let traces: Vec<String> = (1..=60u128)
+        .map(|n| format!("traceparent: 00-{:032x}-00f067aa0ba902b7-01\r\n", n.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c)))
+        .collect();
+    let mut all = Vec::new();
+    for (workers, seed) in [(1, 7), (2, 7), (2, 8)] {
+        let origin = Origin::well().await;
+        let inventory = Origin::well().await;
+        let stage =
+            Stage::start(vec![listener("front", origin.address), listener("inventory", inventory.address)], workers)
+                .await;
+        let _run = stage.enroll_with(experiment("error: { status: 503 }"), |terms| terms.seed = Seed(seed));
+        let mut arms = BTreeMap::new();
+        // Two connections at a time are on different workers where there are two.
+        let mut callers = [stage.front().await, stage.front().await];
+        for round in 0..2 {
+            for (n, trace) in traces.iter().enumerate() {
+                callers[(n + round) % 2].ask(get("/", trace)).await;
+                let baggage = origin.last().field("baggage").expect("half and half");
+                let arm = if baggage.contains(".t.") { 't' } else { 'c' };
+                assert_eq!(*arms.entry(trace.clone()).or_insert(arm), arm, "the same again");
+            }
+        }
+        all.push(arms);
+    }
+    assert_eq!(all[0], all[1]);
+    assert_ne!(all[0], all[2], "another seed chooses anew");
+}
+
+#[tokio::test]
+async fn growing_the_treatment_moves_nobody_out_of_it() {
+    let (origin, inventory) = (Origin::well().await, Origin::well().await);
+    let stage = Stage::between(origin.address, inventory.address).await;
+    let mut experiment = experiment("error: { status: 503 }");
+    experiment.slice.treatment = vec![share("10%")];
+    experiment.slice.control = share("20%");
+    let run = stage.enroll(experiment);
+    run.trial.begin(Phase::Inject);
+    let mut caller = stage.front().await;
+    let mut before = BTreeMap::new();
+    for treatment in [0.1, 0.4] {
+        run.trial.treat(treatment);
+        for n in 0..60 {
+            caller.ask(get("/", &format!("x-request-id: r{n}\r\n"))).await;
+            let baggage = origin.last().field("baggage").unwrap_or_default();
+            let arm = ["t", "c"].into_iter().find(|arm| baggage.contains(&format!(".{arm}.")));
+            match before.insert(n, arm) {
+                Some(Some("t")) => assert_eq!(arm, Some("t")),
+                Some(Some("c")) => assert_eq!(arm, Some("c"), "control never changes"),
+                _ => assert_ne!((treatment > 0.3).then_some(arm), Some(Some("c"))),
+            }
+        }
+    }
+}
