@@ -78,7 +78,7 @@ impl Run {
             let (seed, underpowered, fail_on) = (self.seed, self.underpowered, fail_on.as_deref());
             let asked = remote::Asked { seed, underpowered, fail_on, output };
             let (exits, reports) = remote::run(&remote, &planned, &asked).await?;
-            self.write_junit(&reports)?;
+            self.for_ci(&reports)?;
             return Ok(Exit::worst(exits));
         }
         let (system, folder) = system::read(self.config.as_deref(), &self.variables)?;
@@ -112,16 +112,17 @@ impl Run {
                 }
             }
         }
-        self.write_junit(&reports)?;
-        if let Err(error) = job_summary(&reports) {
-            anstream::eprintln!("warning: the job summary cannot be written: {error}");
-        }
+        self.for_ci(&reports)?;
         let signal = *asked.borrow();
         app.drain().await;
         Ok(signal.map_or_else(|| Exit::worst(exits), Exit::Signal))
     }
 
-    fn write_junit(&self, reports: &[Report]) -> anyhow::Result<()> {
+    /// What a pipeline asked for.
+    fn for_ci(&self, reports: &[Report]) -> anyhow::Result<()> {
+        if let Err(error) = job_summary(reports) {
+            anstream::eprintln!("warning: the job summary cannot be written: {error}");
+        }
         let Some(path) = &self.junit else { return Ok(()) };
         std::fs::write(path, junit::render(reports))
             .map_err(|error| anyhow::anyhow!("{}: {error}; the reports themselves are written", path.display()))

@@ -1,7 +1,11 @@
 //! The real `pratfall` among real programs: a stock service from npm, nginx as an upstream, curl and wrk as callers.
 //!
 //! `cargo test --features programs --test programs`. With `PRATFALL_LONG=1` the truth table is repeated.
-#![allow(clippy::unwrap_used, missing_docs, reason = "a test may end where something is not there")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test says what it saw, and ends where nothing is there"
+)]
 
 mod chain;
 mod cli;
