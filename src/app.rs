@@ -18,6 +18,9 @@ use crate::proxy::{ListenerConfig, Proxy, ProxyError};
 /// How long requests may take to finish when a serving process ends: as long as Kubernetes waits before it kills.
 const GRACE: Duration = Duration::from_secs(25);
 
+/// How long runs may take to end when they are told to: they are cut short, so this is plenty.
+const RUNS_END: Duration = Duration::from_secs(5);
+
 /// File descriptors that are asked for: two sockets a request, with room for ten thousand connections.
 const DESCRIPTORS: u64 = 65_536;
 
@@ -177,9 +180,10 @@ impl App {
 
     /// Ends in good order: faults off first, then the requests under way; runs that were stopped write their reports.
     pub async fn drain(&self) {
-        let runs = tokio::time::timeout(GRACE, self.control.over_all());
-        // Nothing more can be done about a run that is not over by then: the ledger will call it interrupted.
-        let _ = tokio::join!(runs, self.proxy.drain(GRACE));
+        // Whoever was held is let go while all listeners still take the calls that this leads to. Nothing more can be done
+        // about a run that is not over by then: the ledger will call it interrupted.
+        let _ = tokio::time::timeout(RUNS_END, self.control.over_all()).await;
+        self.proxy.drain(GRACE).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! What an inconclusive run lacks: units, and the time they take at this slice.
 
 use super::bound::{Allowed, Bound, Levels};
-use super::evidence::Evidence;
+use super::evidence::{Ended, Evidence};
 use crate::experiment::Ending;
 use crate::report::{BoundVerdict, Counted};
 use crate::stats::plan::{growth_one_arm, growth_per_treated, minutes, treated_needed_one_arm, treated_needed_two_arm};
@@ -13,7 +13,7 @@ pub(super) fn missing(
     evidence: &Evidence,
     levels: Levels,
 ) -> Option<String> {
-    if evidence.indicators.iter().all(|seen| seen.inject.is_empty()) {
+    if matches!(evidence.ended, Ended::Never(_)) {
         return None; // nothing was injected: what is missing is what the reason says
     }
     let open = bounds.iter().zip(verdicts).filter(|(_, verdict)| verdict.ending == Ending::Inconclusive);

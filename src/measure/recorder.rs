@@ -68,7 +68,7 @@ pub enum Note {
     Eligible,
     /// A call met the fault.
     Faulted,
-    /// Spared: the fault was off, or its operation arrived before it was on.
+    /// Spared: its operation arrived while the fault was on, and it was off by then.
     SparedEnded,
     /// Spared: another call was meant.
     SparedNoMatch,
