@@ -73,7 +73,7 @@ fn live(thread: &Thread, listener: &Arc<Listener>, treatment: f64) -> Live {
         run: "r-bench".into(),
         seed: Seed(7),
         rules: vec![Rule::Error(Count::DEFAULT.into()), Rule::slow(Duration::from_millis(800), Until::Body)],
-        limits: Arc::new(Limits::default()),
+        limits: Arc::new(Limits::default().with_every_fault()),
         harmed: Budget::new(u64::MAX, CancellationToken::new()),
         max_faulted: None,
         places: (listener.index, listener.index),
