@@ -79,7 +79,7 @@ impl App {
         descriptors();
         let path = file(&system, folder)?;
         let ledger = Arc::new(Ledger::open(&path)?);
-        let sockets = bind(std::mem::take(&mut system.listeners)).await?;
+        let sockets = Proxy::bind(std::mem::take(&mut system.listeners)).await?;
         Self::assemble(system, folder, sockets, Some(ledger), Some(HaltMark::beside(&path)), true, Vec::new())
     }
 
@@ -107,7 +107,7 @@ impl App {
         }
         complaints.iter().for_each(|complaint| tracing::warn!("{complaint}"));
         let mark = path.as_deref().map(HaltMark::beside);
-        let sockets = bind(std::mem::take(&mut system.listeners)).await?;
+        let sockets = Proxy::bind(std::mem::take(&mut system.listeners)).await?;
         Self::assemble(system, folder, sockets, ledger.map(Arc::new), mark, false, complaints)
     }
 
@@ -189,20 +189,6 @@ impl App {
 
 async fn listen(what: &'static str, address: std::net::SocketAddr) -> Result<TcpListener, AppError> {
     TcpListener::bind(address).await.map_err(|cause| AppError::Admin { what, address, cause })
-}
-
-async fn bind(configs: Vec<ListenerConfig>) -> Result<Vec<(ListenerConfig, TcpListener)>, AppError> {
-    let mut sockets = Vec::new();
-    for config in configs {
-        match TcpListener::bind(config.bind).await {
-            Ok(socket) => sockets.push((config, socket)),
-            Err(cause) => {
-                let (listener, address) = (config.name, config.bind);
-                return Err(ProxyError::Bind { listener, address, cause }.into());
-            }
-        }
-    }
-    Ok(sockets)
 }
 
 /// A path that belongs to a folder, without the dots that nobody wants to read.

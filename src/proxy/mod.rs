@@ -64,6 +64,11 @@ pub struct Proxy {
 impl Proxy {
     /// Binds all listeners, then serves them with so many workers. Nothing is served when one cannot be bound.
     pub async fn start(configs: Vec<ListenerConfig>, workers: usize) -> Result<Self, ProxyError> {
+        Self::serve(Self::bind(configs).await?, workers)
+    }
+
+    /// Binds all listeners, or none.
+    pub async fn bind(configs: Vec<ListenerConfig>) -> Result<Vec<(ListenerConfig, TcpListener)>, ProxyError> {
         let mut sockets = Vec::new();
         for config in configs {
             match TcpListener::bind(config.bind).await {
@@ -73,7 +78,7 @@ impl Proxy {
                 }
             }
         }
-        Self::serve(sockets, workers)
+        Ok(sockets)
     }
 
     /// Serves listeners that are bound already.
