@@ -19,7 +19,7 @@ use pratfall::experiment::Experiment;
 use pratfall::experiment::limits::Limits;
 use pratfall::measure::{Budget, Count, Phase, Rule, Until};
 use pratfall::proxy::trial::{Here, Next, pass};
-use pratfall::proxy::{Enrolled, Injection, Listener, Terms, Trial, Worker};
+use pratfall::proxy::{Enrolled, Injection, Listener, Setup, Terms, Trial, Worker};
 use pratfall::service::Body;
 use pratfall::units::Seed;
 use tokio::runtime::Runtime;
@@ -99,7 +99,8 @@ fn path(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let thread = Thread { runtime, tasks: LocalSet::new() };
     let (system, _) = System::parse("bench", SYSTEM, &|_| None).expect("it is well written");
-    let listener = || Listener::new(0, system.listeners[0].clone(), CancellationToken::new());
+    let setup = Setup::read(system.listeners[0].clone()).expect("it names no files");
+    let listener = || Listener::new(0, setup.clone(), 1, CancellationToken::new());
     let worker = Worker::new(0);
     let upstream: Next =
         Rc::new(|_| Box::pin(ready(Ok(Response::new(Body::from(Bytes::from_static(b"{\"stock\":7}")))))));
@@ -111,7 +112,8 @@ fn path(criterion: &mut Criterion) {
         let trials: Vec<_> = live.iter().map(|live| live.trial.clone()).collect();
         let here = Here {
             worker: &worker,
-            listener: &listener,
+            listener: listener.index,
+            config: &setup.config,
             caller: IpAddr::V4(Ipv4Addr::LOCALHOST),
             socket: None,
             trials: &trials,

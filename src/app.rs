@@ -12,7 +12,7 @@ use crate::config::{LedgerConfig, System};
 use crate::lab::{Control, Lab};
 use crate::ledger::Ledger;
 use crate::ledger::halt::HaltMark;
-use crate::proxy::config::{BoundsConfig, Mode, Scheme};
+use crate::proxy::config::Mode;
 use crate::proxy::{ListenerConfig, Proxy, ProxyError};
 
 /// How long requests may take to finish when a serving process ends: as long as Kubernetes waits before it kills.
@@ -79,7 +79,7 @@ impl App {
         descriptors();
         let path = file(&system, folder)?;
         let ledger = Arc::new(Ledger::open(&path)?);
-        let sockets = Proxy::bind(std::mem::take(&mut system.listeners)).await?;
+        let sockets = Proxy::bind(listeners(&mut system, folder)).await?;
         Self::assemble(system, folder, sockets, Some(ledger), Some(HaltMark::beside(&path)), true, Vec::new())
     }
 
@@ -107,7 +107,7 @@ impl App {
         }
         complaints.iter().for_each(|complaint| tracing::warn!("{complaint}"));
         let mark = path.as_deref().map(HaltMark::beside);
-        let sockets = Proxy::bind(std::mem::take(&mut system.listeners)).await?;
+        let sockets = Proxy::bind(listeners(&mut system, folder)).await?;
         Self::assemble(system, folder, sockets, ledger.map(Arc::new), mark, false, complaints)
     }
 
@@ -196,6 +196,11 @@ fn under(folder: &Path, path: &Path) -> PathBuf {
     folder.join(path).components().filter(|part| *part != std::path::Component::CurDir).collect()
 }
 
+/// The listeners, with the files that they name where the system file means them.
+fn listeners(system: &mut System, folder: &Path) -> Vec<ListenerConfig> {
+    std::mem::take(&mut system.listeners).into_iter().map(|listener| listener.within(folder)).collect()
+}
+
 /// The ledger's file.
 fn file(system: &System, folder: &Path) -> Result<PathBuf, AppError> {
     match &system.ledger {
@@ -216,14 +221,9 @@ fn unserved(system: &System) -> Vec<String> {
                 later.push(format!("listener `{name}`: {what} is read but not served by this version; {way_out}"));
             }
         };
-        refuse(listener.tls.is_some(), "`tls`", "let something in front of it speak TLS");
-        let https = listener.targets().any(|target| target.scheme == Scheme::Https);
-        refuse(https, "an `https://` upstream", "write `http://` or `h2c://`");
         refuse(listener.mode == Mode::Forward, "`mode: forward`", "leave it out");
         refuse(listener.proxy_protocol, "`proxy_protocol`", "leave it out");
-        refuse(listener.keep_case, "`keep_case`", "leave it out");
         refuse(!listener.trusted_proxies.is_empty(), "`trusted_proxies`", "leave it out");
-        refuse(listener.bounds != BoundsConfig::default(), "`bounds` other than the defaults", "leave them out");
     }
     later
 }

@@ -1,18 +1,18 @@
 //! What every seam of the data plane speaks: a body that streams, and an error that knows whose fault it is.
 
-use std::cell::Cell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A body on its way through: nothing is ever buffered whole.
 ///
@@ -26,47 +26,65 @@ pub struct Body {
 
 /// A connection with an exchange under way, for as long as this lives.
 #[derive(Debug)]
-pub struct Busy(Rc<Quiet>);
+pub struct Busy(Arc<Quiet>);
 
-/// Since when a connection has had nothing to do.
+/// Since when a connection has had nothing to do. Only one thread touches it.
 #[derive(Debug)]
 pub struct Quiet {
-    busy: Cell<u32>,
-    since: Cell<Instant>,
+    start: Instant,
+    busy: AtomicU32,
+    /// In nanoseconds from the start.
+    since: AtomicU64,
 }
 
 impl Quiet {
     /// Nothing to do from now on.
-    pub fn new() -> Rc<Self> {
-        Rc::new(Self { busy: Cell::new(0), since: Cell::new(Instant::now()) })
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { start: Instant::now(), busy: AtomicU32::new(0), since: AtomicU64::new(0) })
     }
 
     /// An exchange begins.
-    pub fn begin(self: &Rc<Self>) -> Busy {
-        self.busy.set(self.busy.get() + 1);
+    pub fn begin(self: &Arc<Self>) -> Busy {
+        self.busy.store(self.busy.load(Relaxed) + 1, Relaxed);
         Busy(self.clone())
     }
 
     /// Since when there has been nothing to do; nothing while there is.
     pub fn since(&self) -> Option<Instant> {
-        (self.busy.get() == 0).then(|| self.since.get())
+        (self.busy.load(Relaxed) == 0).then(|| self.start + Duration::from_nanos(self.since.load(Relaxed)))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let left = self.0.busy.get() - 1;
-        self.0.busy.set(left);
+        let left = self.0.busy.load(Relaxed) - 1;
+        self.0.busy.store(left, Relaxed);
         if left == 0 {
-            self.0.since.set(Instant::now());
+            self.0.since.store(self.0.start.elapsed().as_nanos() as u64, Relaxed);
         }
     }
 }
 
-/// How long a body may stand still; the timer exists only while it does.
+/// How long a body may stand still. The timer exists once it has done so, and is set anew only when it runs out.
 struct Stall {
     after: Duration,
+    since: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    /// Whether the body has stood still for too long; called while it does.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let due = *self.since.get_or_insert_with(Instant::now) + self.after;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if timer.deadline() >= due {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(due);
+        }
+    }
 }
 
 enum Inner {
@@ -113,7 +131,7 @@ impl Body {
 
     /// Breaks the body off when nothing comes for so long.
     pub fn stall_after(self, after: Duration) -> Self {
-        Self { stall: Some(Stall { after, timer: None }), ..self }
+        Self { stall: Some(Stall { after, since: None, timer: None }), ..self }
     }
 
     fn over(&mut self, result: Result<(), &Error>) {
@@ -158,15 +176,14 @@ impl HttpBody for Body {
                 Poll::Ready(frame) => frame.map(|frame| frame.map_err(Error::Body)),
                 Poll::Pending => {
                     let Some(stall) = &mut this.stall else { return Poll::Pending };
-                    let timer = stall.timer.get_or_insert_with(|| Box::pin(sleep(stall.after)));
-                    ready!(timer.as_mut().poll(cx));
+                    ready!(stall.poll(cx));
                     Some(Err(Error::Timeout))
                 }
             },
             Inner::Faulted(body) => ready!(body.as_mut().poll_frame(cx)),
         };
         if let Some(stall) = &mut this.stall {
-            stall.timer = None;
+            stall.since = None;
         }
         match &frame {
             None => this.over(Ok(())),
@@ -261,6 +278,12 @@ pub enum Error {
     /// The proxy must not send this request on.
     #[error("{0}")]
     Refused(&'static str),
+    /// The target of the request is longer than the listener takes.
+    #[error("the target of the request is too long")]
+    LongTarget,
+    /// The head of the request is larger than the listener takes.
+    #[error("the head of the request has too many fields, or too large ones")]
+    LargeHead,
     /// The proxy has nowhere to send this request.
     #[error("no route takes this request")]
     NoRoute,
@@ -302,7 +325,7 @@ impl Error {
             Self::Connect(_) | Self::Timeout | Self::Broken(_) | Self::Body(_) => Origin::Upstream,
             Self::Upload(_) | Self::Stalled(_) | Self::Gone => Origin::Caller,
             Self::Injected(..) => Origin::Injected,
-            Self::Refused(_) | Self::NoRoute => Origin::Proxy,
+            Self::Refused(_) | Self::LongTarget | Self::LargeHead | Self::NoRoute => Origin::Proxy,
         }
     }
 
@@ -317,6 +340,8 @@ impl Error {
             Self::Gone => "gone",
             Self::Injected(..) => "injected",
             Self::Refused(_) => "refused",
+            Self::LongTarget => "target_too_long",
+            Self::LargeHead => "head_too_large",
             Self::NoRoute => "no_route",
         }
     }

@@ -1,6 +1,6 @@
 //! Metrics in Prometheus text, from plain snapshots: the data plane knows nothing of them.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -45,14 +45,15 @@ fn describe() {
 }
 
 fn listeners(admin: &Admin) {
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    for listener in admin.control.lab().proxy.listeners() {
-        let name = || listener.config.name.clone();
-        for (class, count) in CLASSES.iter().zip(&listener.stats.answers) {
-            counter!("pratfall_requests_total", "listener" => name(), "code_class" => *class).absolute(read(count));
+    for listener in admin.control.lab().proxy.listeners().iter() {
+        let name = || listener.name.clone();
+        let totals = listener.totals();
+        for (class, count) in CLASSES.iter().zip(totals.answers) {
+            counter!("pratfall_requests_total", "listener" => name(), "code_class" => *class).absolute(count);
         }
-        counter!("pratfall_proxy_errors_total", "listener" => name()).absolute(read(&listener.stats.proxy_errors));
-        counter!("pratfall_connections_accepted_total", "listener" => name()).absolute(read(&listener.stats.accepted));
+        counter!("pratfall_proxy_errors_total", "listener" => name()).absolute(totals.proxy_errors);
+        let accepted = listener.accepted.load(Ordering::Relaxed);
+        counter!("pratfall_connections_accepted_total", "listener" => name()).absolute(accepted);
     }
 }
 

@@ -32,9 +32,9 @@ impl Serve {
         let app = App::serve(system.clone(), &folder).await?;
         let mut asked = signals::listen(app.control.clone())?;
         let doors = app.open_doors(&system, &folder).await?;
-        for listener in app.proxy.listeners() {
-            let (_, address) = app.proxy.find(&listener.config.name).expect("it is a listener of this proxy");
-            anstream::eprintln!("listener {} on {address}", listener.config.name);
+        for listener in app.proxy.listeners().iter() {
+            let (_, address) = app.proxy.find(&listener.name).expect("it is a listener of this proxy");
+            anstream::eprintln!("listener {} on {address}", listener.name);
         }
         if let Some(admin) = &system.admin {
             anstream::eprintln!("admin on http://{}", admin.bind);

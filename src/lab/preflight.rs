@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::experiment::limits::Limits;
 use crate::experiment::{Carry, Experiment, Guard, Length, Measure, Threshold};
 use crate::measure::MAX_RULES;
-use crate::proxy::Proxy;
+use crate::proxy::{self, Proxy};
 use crate::units::{Increase, Span};
 
 /// Why a run was refused before it began.
@@ -75,12 +75,13 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
 pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), Refusal> {
     let find = |name: &str| {
         proxy.find(name).map(|(index, _)| index).ok_or_else(|| {
-            let names: Vec<&str> = proxy.listeners().iter().map(|listener| listener.config.name.as_str()).collect();
+            let listeners = proxy.listeners();
+            let names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
             Refusal::Document(format!("there is no listener `{name}`; the system has {}", names.join(", ")))
         })
     };
     let places = (find(&experiment.slice.at)?, find(&experiment.inject.at)?);
-    if places.0 != places.1 && proxy.listeners()[places.0].config.external {
+    if places.0 != places.1 && proxy.at(places.0).setup().config.external {
         return Err(Refusal::Document(format!(
             "the upstream of `{}` is external: nothing of ours goes there, so no fault elsewhere can be reached from it",
             experiment.slice.at
@@ -134,19 +135,17 @@ pub fn questions(rules: usize) -> Result<(), Refusal> {
 /// Whether the upstreams of both places can be reached at all.
 pub async fn upstreams(proxy: &Proxy, places: (usize, usize)) -> Result<(), Refusal> {
     for place in [places.0, places.1] {
-        let config = &proxy.listeners()[place].config;
+        let setup = proxy.at(place).setup();
+        let config = &setup.config;
         let Some(target) = &config.upstream else { continue };
-        let connecting = tokio::net::TcpStream::connect((target.host.as_str(), target.port));
+        let connecting = proxy::reach(target);
         let reached = tokio::time::timeout(config.timeouts.connect.get().max(Duration::from_millis(100)), connecting);
         let why = match reached.await {
             Ok(Ok(_)) => continue,
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no answer in time".to_owned(),
         };
-        return Err(Refusal::NotNow(format!(
-            "the upstream of `{}`, {}:{}, cannot be reached: {why}",
-            config.name, target.host, target.port
-        )));
+        return Err(Refusal::NotNow(format!("the upstream of `{}`, {target}, cannot be reached: {why}", config.name)));
     }
     Ok(())
 }

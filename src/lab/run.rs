@@ -110,7 +110,7 @@ impl Lab {
                 inject_at = Some(mark);
                 evidence.inject_secs = mark.since.elapsed().as_secs_f64();
                 evidence.ended = ended;
-                let response = self.proxy.listeners()[places.0].config.timeouts.response.get();
+                let response = self.proxy.at(places.0).setup().config.timeouts.response.get();
                 let patience = Patience { indicators: &slow, response };
                 recovery(&mut watch, mark, injection, patience, &mut evidence).await;
             }
@@ -249,7 +249,7 @@ impl Lab {
 
     fn load(&self, order: &Order, trial: &Arc<Trial>, slice_at: usize) -> Result<Option<Running>, Refusal> {
         let Some(traffic) = &order.experiment.traffic else { return Ok(None) };
-        let (_, address) = self.proxy.find(&self.proxy.listeners()[slice_at].config.name).expect("it was found before");
+        let (_, address) = self.proxy.find(&self.proxy.at(slice_at).name).expect("it was found before");
         let load = Load::new(traffic, address, address.to_string(), order.seed);
         let load = load.map_err(|error| Refusal::Document(format!("traffic: {error}")))?;
         let load = match order.experiment.phases.baseline {

@@ -175,8 +175,8 @@ impl Stage {
     /// No fault is left and nobody is held: what must be so whatever the way out of a run.
     pub(super) async fn is_quiet(&self, why: &str) {
         sleep(Duration::from_millis(20)).await;
-        for listener in self.lab.proxy.listeners() {
-            assert!(listener.trials().is_empty(), "{why}: a run is still enrolled at {}", listener.config.name);
+        for listener in self.lab.proxy.listeners().iter() {
+            assert!(listener.trials().is_empty(), "{why}: a run is still enrolled at {}", listener.name);
         }
         let (late, came) = (self.shop.late.get(), self.shop.came.get());
         assert!(self.shop.waiting.get() <= 1, "{why}: {} are not answered", self.shop.waiting.get());
@@ -233,13 +233,20 @@ impl Stage {
 
     /// Takes a request through one of the listeners.
     async fn through(&self, place: usize, request: Request<Body>, next: Next) -> Result<Response<Body>, Error> {
-        let listener = &self.lab.proxy.listeners()[place];
+        let listener = self.lab.proxy.at(place);
+        let setup = listener.setup();
         let trials = listener.trials();
         if trials.is_empty() {
             return next(request).await;
         }
-        let here =
-            Here { worker: &self.worker, listener, caller: [127, 0, 0, 1].into(), socket: None, trials: &trials };
+        let here = Here {
+            worker: &self.worker,
+            listener: place,
+            config: &setup.config,
+            caller: [127, 0, 0, 1].into(),
+            socket: None,
+            trials: &trials,
+        };
         pass(&here, request, next).await
     }
 

@@ -137,8 +137,11 @@ pub fn target(text: &str, pointer: &str, problems: &mut Problems) -> Option<Targ
 fn parse_target(text: &str) -> Result<Target, Wrong> {
     let wrong = |message: String, way: &str| Err((message, help(way)));
     let Some((scheme, rest)) = text.split_once("://") else {
-        if text.starts_with("unix:") {
-            return wrong("unix sockets cannot be upstreams yet".to_owned(), "let the service listen on a port");
+        if let Some(path) = text.strip_prefix("unix:") {
+            return match path.starts_with('/') {
+                true => Ok(Target { scheme: Scheme::Http, host: path.to_owned(), port: 0 }),
+                false => wrong(format!("`{text}` is no path from the root"), "write it as in `unix:/run/shop.sock`"),
+            };
         }
         return wrong(format!("`{text}` does not say how to speak to the upstream"), &format!("write `http://{text}`"));
     };
@@ -255,7 +258,8 @@ mod tests {
             ("http://me@a", None),
             ("http://a b", None),
             ("grpc://a", None),
-            ("unix:/run/a.sock", None),
+            ("unix:/run/a.sock", Some("unix:/run/a.sock")),
+            ("unix:a.sock", None),
         ] {
             assert_eq!(parse_target(text).ok().map(|target| target.to_string()).as_deref(), expected, "{text}");
         }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
@@ -115,6 +115,17 @@ pub struct ListenerConfig {
 }
 
 impl ListenerConfig {
+    /// Has relative paths begin at a folder.
+    pub fn within(mut self, folder: &Path) -> Self {
+        let own = self.tls.iter_mut().flat_map(|tls| [Some(&mut tls.cert), Some(&mut tls.key), tls.client_ca.as_mut()]);
+        let upstream = self.upstream_tls.iter_mut();
+        let upstream = upstream.flat_map(|tls| [tls.ca.as_mut(), tls.cert.as_mut(), tls.key.as_mut()]);
+        for path in own.chain(upstream).flatten() {
+            *path = folder.join(&*path);
+        }
+        self
+    }
+
     /// Everything it can forward to.
     pub fn targets(&self) -> impl Iterator<Item = &Target> {
         self.upstream.iter().chain(self.routes.iter().map(|route| &route.upstream))
@@ -137,14 +148,24 @@ pub struct RouteConfig {
 pub struct Target {
     /// How it is spoken to.
     pub scheme: Scheme,
-    /// A name or an address, an IPv6 address without its brackets.
+    /// A name or an address, an IPv6 address without its brackets; or the path of a unix socket.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
+impl Target {
+    /// The path of the unix socket, where it is one.
+    pub fn socket(&self) -> Option<&str> {
+        self.host.starts_with('/').then_some(self.host.as_str())
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = self.socket() {
+            return write!(f, "unix:{path}");
+        }
         let scheme = match self.scheme {
             Scheme::Http => "http",
             Scheme::H2c => "h2c",

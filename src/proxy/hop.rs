@@ -6,35 +6,75 @@ use http::header::{
 use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Uri, Version};
 
-use super::config::{HostPolicy, Scheme, Target};
+use super::config::{BoundsConfig, HostPolicy, Scheme, Target};
 use crate::service::Error;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
-/// Refuses what must never be sent on (decisions.md 1.1 and 1.11): hyper has refused the worst already.
-pub(super) fn refuse<B>(request: &Request<B>) -> Result<(), Error> {
+/// What one look at a head tells.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct Seen {
+    /// Fields that concern one hop only are there.
+    pub(super) hop: bool,
+    /// The caller asks for another protocol on this connection.
+    pub(super) upgrade: bool,
+}
+
+/// Looks at a head once, and refuses what must never be sent on (decisions.md 1.1 and 1.11) or is too large; hyper has
+/// refused the worst already.
+pub(super) fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, Error> {
     if *request.method() == Method::CONNECT {
         return Err(Error::Refused("CONNECT is not served here"));
     }
     if *request.method() == Method::TRACE {
         return Err(Error::Refused("TRACE is not served here"));
     }
-    let headers = request.headers();
-    if request.version() < Version::HTTP_2 {
-        let hosts = headers.get_all(HOST).iter().count();
-        // RFC 9112, 3.2: exactly one, but an HTTP/1.0 request may do without.
-        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
-            return Err(Error::Refused("a request must name exactly one host"));
-        }
-        let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
-        if let Some(encoding) = encodings.next()
-            && (encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-        {
-            return Err(Error::Refused("the only transfer coding that is taken is `chunked`"));
+    if target_bytes(request.uri()) > bounds.target_bytes.get() {
+        return Err(Error::LongTarget);
+    }
+    let (mut seen, mut hosts, mut codings, mut upgrade) = (Seen::default(), 0, 0, false);
+    let (mut bytes, mut fields) = (0, 0);
+    for (name, value) in request.headers() {
+        fields += 1;
+        bytes += name.as_str().len() + value.len() + ": \r\n".len();
+        if name == HOST {
+            hosts += 1;
+        } else if name == TRANSFER_ENCODING {
+            codings += 1;
+            if codings > 1 || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
+                return Err(Error::Refused("the only transfer coding that is taken is `chunked`"));
+            }
+        } else if name == UPGRADE {
+            seen.hop = true;
+            // RFC 9113, 3.1 did away with `h2c`: nobody has to take it.
+            upgrade = !value.as_bytes().eq_ignore_ascii_case(b"h2c");
+        } else if name == CONNECTION {
+            seen.hop = true;
+            seen.upgrade |= listed(value).any(|word| word.eq_ignore_ascii_case(b"upgrade"));
+        } else if name == TE || name == EXPECT || *name == KEEP_ALIVE || *name == PROXY_CONNECTION {
+            seen.hop = true;
         }
     }
-    Ok(())
+    if bytes as u64 > bounds.header_bytes.get() || fields > bounds.headers as usize {
+        return Err(Error::LargeHead);
+    }
+    seen.upgrade &= upgrade && request.version() == Version::HTTP_11;
+    if request.version() < Version::HTTP_2 && (hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11)) {
+        // RFC 9112, 3.2: exactly one, but an HTTP/1.0 request may do without.
+        return Err(Error::Refused("a request must name exactly one host"));
+    }
+    Ok(seen)
+}
+
+/// Whether a request that goes up asks for another protocol.
+pub(super) fn upgrades<B>(request: &Request<B>) -> bool {
+    request.headers().contains_key(UPGRADE)
+}
+
+fn target_bytes(uri: &Uri) -> u64 {
+    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+    (authority + uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
 }
 
 /// Removes the fields that concern one hop only (RFC 9110, 7.6.1).
@@ -72,55 +112,68 @@ pub(super) fn strip(headers: &mut HeaderMap) {
     }
 }
 
+/// What goes up and concerns the next hop only.
+pub(super) fn relist(headers: &mut HeaderMap) {
+    // RFC 9110, 10.1.4: who sends `TE` lists it.
+    if headers.contains_key(TE) {
+        headers.insert(CONNECTION, HeaderValue::from_static("te"));
+    }
+    // hyper's client waits for no 100; the body waits for its own first poll, so the field says nothing true any more.
+    if headers.contains_key(EXPECT) {
+        headers.remove(EXPECT);
+    }
+}
+
 /// The words of a field that is a list of them.
 fn listed(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Gives the request the form that the upstream's protocol wants: origin form with `Host` on HTTP/1, a full URI on HTTP/2.
-pub(super) fn address<B>(request: &mut Request<B>, target: &Target, policy: &HostPolicy) -> Result<(), Error> {
-    let came_over_h2 = request.version() >= Version::HTTP_2;
+/// Tells the upstream which host is meant, in `Host`.
+pub(super) fn name<B>(request: &mut Request<B>, policy: &HostPolicy, upstream: &HeaderValue) -> Result<(), Error> {
     let host = match policy {
-        HostPolicy::Upstream => Some(field(&authority(target))?),
-        HostPolicy::Name(name) => Some(field(name)?),
+        HostPolicy::Upstream => upstream.clone(),
+        HostPolicy::Name(name) => field(name)?,
         // RFC 9112, 3.2.2: the authority of an absolute form replaces Host; on HTTP/2 it is the host.
         HostPolicy::Preserve => match request.uri().authority() {
-            Some(authority) => Some(field(without_userinfo(authority))?),
-            None if request.headers().contains_key(HOST) => None,
-            None => Some(field(&authority(target))?), // HTTP/1.0 without Host
+            Some(authority) => field(without_userinfo(authority))?,
+            None if request.headers().contains_key(HOST) => return Ok(()),
+            None => upstream.clone(), // HTTP/1.0 without Host
         },
     };
-    if let Some(host) = host {
-        request.headers_mut().insert(HOST, host);
+    request.headers_mut().insert(HOST, host);
+    Ok(())
+}
+
+/// Gives the request the form of HTTP/1.1: the target in origin form.
+pub(super) fn for_http1<B>(request: &mut Request<B>) {
+    if request.uri().authority().is_some() || request.uri().scheme().is_some() {
+        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        *request.uri_mut() = Uri::from(path);
     }
-    if target.scheme == Scheme::H2c {
-        let host = request.headers_mut().remove(HOST).ok_or(Error::Refused("a request must name its host"))?;
+    if request.version() == Version::HTTP_11 {
+        return;
+    }
+    if request.version() >= Version::HTTP_2 {
+        join_cookies(request.headers_mut());
+    }
+    *request.version_mut() = Version::HTTP_11;
+}
+
+/// Gives the request the form of HTTP/2: a whole URI, and no field of the connection (RFC 9113, 8.2.2).
+pub(super) fn for_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
+    let headers = request.headers_mut();
+    headers.remove(TRANSFER_ENCODING);
+    headers.remove(CONNECTION);
+    headers.remove(UPGRADE);
+    if let Some(host) = headers.remove(HOST) {
         let authority =
             Authority::try_from(host.as_bytes()).map_err(|_| Error::Refused("the host is not an authority"))?;
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
         *request.uri_mut() = uri.map_err(|_| Error::Refused("the target is not a URI"))?;
-        *request.version_mut() = Version::HTTP_2;
-        // RFC 9113, 8.2.2: fields of the connection do not exist there.
-        request.headers_mut().remove(TRANSFER_ENCODING);
-        return Ok(());
     }
-    if request.uri().authority().is_some() || request.uri().scheme().is_some() {
-        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
-    }
-    if came_over_h2 {
-        join_cookies(request.headers_mut());
-    }
-    *request.version_mut() = Version::HTTP_11;
-    // RFC 9110, 10.1.4: who sends `TE` lists it.
-    if request.headers().contains_key(TE) {
-        request.headers_mut().insert(CONNECTION, HeaderValue::from_static("te"));
-    }
-    // hyper's client waits for no 100; the body waits for its own first poll, so the field says nothing true any more.
-    if request.headers().contains_key(EXPECT) {
-        request.headers_mut().remove(EXPECT);
-    }
+    *request.version_mut() = Version::HTTP_2;
     Ok(())
 }
 
@@ -138,9 +191,16 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// What an upstream is called: its port only where it is not the scheme's own.
-fn authority(target: &Target) -> String {
+pub(super) fn host_of(target: &Target) -> HeaderValue {
     let usual = if target.scheme == Scheme::Https { 443 } else { 80 };
-    if target.port == usual { target.host.clone() } else { format!("{}:{}", target.host, target.port) }
+    let name = match target.socket() {
+        Some(_) => "localhost".to_owned(),
+        None => {
+            let host = if target.host.contains(':') { format!("[{}]", target.host) } else { target.host.clone() };
+            if target.port == usual { host } else { format!("{host}:{}", target.port) }
+        }
+    };
+    HeaderValue::try_from(name).unwrap_or_else(|_| HeaderValue::from_static("localhost"))
 }
 
 fn without_userinfo(authority: &Authority) -> &str {
@@ -181,7 +241,6 @@ mod tests {
 
     #[test]
     fn an_absolute_target_becomes_origin_form_and_its_authority_the_host() {
-        let target = Target { scheme: Scheme::Http, host: "up".to_owned(), port: 80 };
         for (policy, host) in [
             (HostPolicy::Preserve, "shop.example:81"),
             (HostPolicy::Upstream, "up"),
@@ -189,15 +248,31 @@ mod tests {
         ] {
             let request = Request::get("http://me:pw@shop.example:81/a%2Fb?q=1").header(HOST, "ignored");
             let mut request = request.body(()).unwrap();
-            address(&mut request, &target, &policy).unwrap();
+            name(&mut request, &policy, &HeaderValue::from_static("up")).unwrap();
+            for_http1(&mut request);
             assert_eq!(request.uri(), "/a%2Fb?q=1");
             assert_eq!(request.headers()[HOST], host, "{policy:?}");
         }
     }
 
     #[test]
+    fn an_upstream_is_called_by_its_port_only_where_it_is_not_the_usual_one() {
+        for (scheme, host, port, expected) in [
+            (Scheme::Http, "shop", 80, "shop"),
+            (Scheme::Https, "shop", 443, "shop"),
+            (Scheme::Https, "shop", 80, "shop:80"),
+            (Scheme::H2c, "::1", 80, "[::1]"),
+            (Scheme::Http, "::1", 81, "[::1]:81"),
+            (Scheme::Http, "/run/shop.sock", 0, "localhost"),
+        ] {
+            assert_eq!(host_of(&Target { scheme, host: host.to_owned(), port }), expected);
+        }
+    }
+
+    #[test]
     fn requests_that_nobody_may_send_on_are_refused() {
-        let refused = |request: http::request::Builder| refuse(&request.body(()).unwrap()).is_err();
+        let bounds = BoundsConfig { headers: 3, ..BoundsConfig::default() };
+        let refused = |request: http::request::Builder| examine(&request.body(()).unwrap(), &bounds).is_err();
         assert!(!refused(Request::get("/").header(HOST, "a")));
         assert!(!refused(Request::get("/").version(Version::HTTP_10)));
         assert!(refused(Request::get("/")));
@@ -205,5 +280,20 @@ mod tests {
         assert!(refused(Request::get("/").header(HOST, "a").header(TRANSFER_ENCODING, "gzip, chunked")));
         assert!(refused(Request::builder().method("CONNECT").uri("a:1").header(HOST, "a")));
         assert!(refused(Request::builder().method("TRACE").uri("/").header(HOST, "a")));
+        assert!(refused(Request::get("/").header(HOST, "a").header("a", "1").header("b", "1").header("c", "1")));
+        assert!(refused(Request::get("/").header(HOST, "a".repeat(33 << 10))));
+        assert!(refused(Request::get(format!("/{}", "a".repeat(16 << 10))).header(HOST, "a")));
+    }
+
+    #[test]
+    fn a_look_at_a_head_finds_what_concerns_one_hop() {
+        let look = |name: &'static str, value: &'static str| {
+            let request = Request::get("/").header(HOST, "a").header(name, value).header(UPGRADE, "websocket");
+            examine(&request.body(()).unwrap(), &BoundsConfig::default()).unwrap().upgrade
+        };
+        assert!(look("connection", "keep-alive, Upgrade"));
+        assert!(!look("connection", "keep-alive"), "nothing is upgraded that is not listed");
+        let plain = Request::get("/").header(HOST, "a").header("accept", "*/*").body(()).unwrap();
+        assert_eq!(examine(&plain, &BoundsConfig::default()).unwrap(), Seen::default());
     }
 }

@@ -11,7 +11,7 @@ use http_body::Body as _;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt, service_fn};
 
-use super::listen::MARK;
+use super::answer::MARK;
 use super::trial::{Here, Injecting, Next, Trial};
 use crate::fault::{self, Arrived, Draw, Injected, Once, Testimony, Witness};
 use crate::measure::operation::{Event, Met};
@@ -98,7 +98,7 @@ pub(super) async fn meet(
     news.tell(met);
     result.map(|mut response| {
         if let Some(Injected(kind)) = response.extensions().get().copied()
-            && here.listener.config.mark
+            && here.config.mark
             && let Ok(value) = HeaderValue::try_from(format!("{}; fault={kind}", trial.run))
         {
             response.headers_mut().insert(MARK, value);

@@ -1,18 +1,26 @@
 //! The data plane: from an accepted connection to a recorded answer.
 //!
 //! One acceptor a listener hands sockets to the worker with the fewest connections; a worker is a thread of its own. The
-//! path of a request: [`listen`] → `route` → *(only while a run is live)* [`trial`] → `hop` → `upstream`.
+//! path of a request: `serve` → `answer` → *(only while a run is live)* [`trial`] → `route` → `hop` → `upstream` → `connect`.
 
+mod again;
+mod answer;
 pub mod check;
 pub mod config;
+mod connect;
 pub mod context;
 mod hop;
 pub mod listen;
 mod meet;
 mod observe;
 mod route;
+mod serve;
+mod site;
+mod tls;
 pub mod trial;
+mod tunnel;
 mod upstream;
+mod wait;
 mod wire;
 mod worker;
 
@@ -20,14 +28,16 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::config::ListenerConfig;
-pub use self::listen::Listener;
+pub use self::connect::reach;
+pub use self::listen::{Listener, Setup, Totals};
+pub use self::tls::TlsError;
 pub use self::trial::{Enrolled, Injection, Terms, Trial};
 pub use self::wire::Socket;
 pub use self::worker::Worker;
@@ -45,6 +55,14 @@ pub enum ProxyError {
         address: SocketAddr,
         /// Why not.
         cause: io::Error,
+    },
+    /// A listener's certificates cannot be used.
+    #[error("listener `{listener}`: {cause}")]
+    Tls {
+        /// Which listener.
+        listener: String,
+        /// Why not.
+        cause: TlsError,
     },
     /// A worker cannot be started.
     #[error("a worker thread cannot be started: {0}")]
@@ -89,7 +107,9 @@ impl Proxy {
         let (mut listeners, mut addresses) = (Vec::new(), Vec::new());
         for (index, (config, socket)) in sockets.into_iter().enumerate() {
             let address = socket.local_addr().unwrap_or(config.bind);
-            let listener = Listener::new(index, config, drain.clone());
+            let name = config.name.clone();
+            let setup = Setup::read(config).map_err(|cause| ProxyError::Tls { listener: name, cause })?;
+            let listener = Listener::new(index, setup, workers.len(), drain.clone());
             tokio::spawn(accept(listener.clone(), socket, workers.clone(), closed.clone()));
             listeners.push(listener);
             addresses.push(address);
@@ -102,8 +122,10 @@ impl Proxy {
     pub fn in_memory(configs: Vec<ListenerConfig>, worker: &Rc<Worker>) -> Self {
         let (drain, closed) = (CancellationToken::new(), CancellationToken::new());
         let addresses = configs.iter().map(|config| config.bind).collect();
-        let listeners =
-            configs.into_iter().enumerate().map(|(index, config)| Listener::new(index, config, drain.clone()));
+        let listeners = configs.into_iter().enumerate().map(|(index, config)| {
+            let setup = Setup::read(config).expect("a listener in memory has no certificates");
+            Listener::new(index, setup, 1, drain.clone())
+        });
         Self { listeners: listeners.collect(), addresses, workers: Arc::new(vec![worker.here()]), drain, closed }
     }
 
@@ -112,10 +134,24 @@ impl Proxy {
         &self.listeners
     }
 
+    /// The listener at a place that [`Proxy::find`] told.
+    pub fn at(&self, index: usize) -> &Arc<Listener> {
+        &self.listeners[index]
+    }
+
     /// A listener by its name, with its place and the address that it really has.
     pub fn find(&self, name: &str) -> Option<(usize, SocketAddr)> {
-        let index = self.listeners.iter().position(|listener| listener.config.name == name)?;
+        let index = self.listeners.iter().position(|listener| listener.name == name)?;
         Some((index, self.addresses[index]))
+    }
+
+    /// Has a listener go by another setup from the next request on; its connections stay.
+    pub fn renew(&self, listener: &Arc<Listener>, setup: Arc<Setup>) {
+        listener.tell(setup);
+        for worker in self.workers.iter() {
+            // A worker that is gone serves nothing any more.
+            let _ = worker.commands.send(Command::Renew(listener.clone()));
+        }
     }
 
     /// How many workers there are.
@@ -170,21 +206,25 @@ async fn accept(listener: Arc<Listener>, socket: TcpListener, workers: Arc<Vec<H
             Ok((stream, peer)) => {
                 let load = |worker: &&Handle| worker.connections.load(Ordering::Relaxed);
                 let worker = workers.iter().min_by_key(load).expect("there is at least one worker");
+                listener.accepted.fetch_add(1, Ordering::Relaxed);
+                let most = listener.setup().config.bounds.connections as usize;
+                if listener.open.load(Ordering::Relaxed) >= most {
+                    // Closed at once: an answer would cost what we do not have.
+                    listener.shed.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 worker.connections.fetch_add(1, Ordering::Relaxed);
-                listener.stats.accepted.fetch_add(1, Ordering::Relaxed);
+                listener.open.fetch_add(1, Ordering::Relaxed);
                 if worker.commands.send(Command::Serve(listener.clone(), stream, peer)).is_err() {
-                    uncount(&worker.connections);
+                    worker.connections.fetch_sub(1, Ordering::Relaxed);
+                    listener.open.fetch_sub(1, Ordering::Relaxed);
                 }
             }
             // Out of file descriptors, or a caller that was gone at once: neither may spin or end the listener.
             Err(error) => {
-                tracing::warn!(listener = listener.config.name, %error, "cannot accept a connection");
+                tracing::warn!(listener = listener.name, %error, "cannot accept a connection");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
     }
-}
-
-fn uncount(connections: &AtomicUsize) {
-    connections.fetch_sub(1, Ordering::Relaxed);
 }

@@ -3,19 +3,15 @@
 use http::Request;
 use http::header::{HOST, HeaderValue};
 
-use super::config::{ListenerConfig, Target};
+use super::config::RouteConfig;
 
-/// The first route that takes the request, else the listener's own upstream.
-pub(super) fn route<'c, B>(config: &'c ListenerConfig, request: &Request<B>) -> Option<&'c Target> {
-    if config.routes.is_empty() {
-        return config.upstream.as_ref();
-    }
+/// The place of the first route that takes the request.
+pub(super) fn taken<B>(routes: &[RouteConfig], request: &Request<B>) -> Option<usize> {
     let host = host(request);
-    let taken = config.routes.iter().find(|route| {
+    routes.iter().position(|route| {
         route.host.as_deref().is_none_or(|wanted| host.is_some_and(|host| host.eq_ignore_ascii_case(wanted)))
             && route.path.as_ref().is_none_or(|path| path.matches(request.uri().path()))
-    });
-    taken.map(|route| &route.upstream).or(config.upstream.as_ref())
+    })
 }
 
 /// The host without its port.

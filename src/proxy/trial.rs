@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::config::ListenerConfig;
 use super::context::{self, Mark};
 use super::listen::Listener;
 use super::meet::{Attempts, meet};
@@ -271,8 +272,10 @@ impl Drop for Injection {
 pub struct Here<'a> {
     /// The worker that has it.
     pub worker: &'a Rc<Worker>,
-    /// The listener it came to.
-    pub listener: &'a Listener,
+    /// The place of the listener it came to.
+    pub listener: usize,
+    /// What this listener was told.
+    pub config: &'a ListenerConfig,
     /// Who sent it.
     pub caller: IpAddr,
     /// Where they wait for the answer; nowhere in simulations.
@@ -283,13 +286,13 @@ pub struct Here<'a> {
 
 impl std::fmt::Debug for Here<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Here").field("listener", &self.listener.config.name).finish_non_exhaustive()
+        f.debug_struct("Here").field("listener", &self.config.name).finish_non_exhaustive()
     }
 }
 
 /// Takes a request through the runs that are live: enrolled where a slice is, faulted where a fault waits.
 pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Result<Response<Body>, Error> {
-    let index = here.listener.index;
+    let index = here.listener;
     let mark = context::read(request.headers());
     if let Some(trial) = here.trials.iter().find(|trial| trial.slice_at == index) {
         return enter(here, trial, mark, request, next).await;
@@ -297,7 +300,7 @@ pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Re
     if let Some(trial) = here.trials.iter().find(|trial| trial.inject_at == index) {
         return arrive(here, trial, mark, request, next).await;
     }
-    if !here.listener.config.trust_baggage || here.listener.config.external {
+    if !here.config.trust_baggage || here.config.external {
         context::strip(request.headers_mut());
     }
     next(request).await
@@ -365,7 +368,7 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
                 | phase.phase as u128
         }
     };
-    if arm != Arm::Bystander && !here.listener.config.external {
+    if arm != Arm::Bystander && !here.config.external {
         let mark = Mark::Arm { token: trial.token, arm, op };
         if !context::write(request.headers_mut(), &mark) {
             recorder.note(Note::NoRoom);
@@ -373,7 +376,7 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
         }
     }
     let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
-    let patience = here.listener.config.timeouts.response.get();
+    let patience = here.config.timeouts.response.get();
     let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
     Some(Part { arm, op, recorder, unit })
 }
@@ -397,7 +400,7 @@ async fn arrive(
     mut request: Request<Body>,
     next: Next,
 ) -> Result<Response<Body>, Error> {
-    if here.listener.config.external {
+    if here.config.external {
         context::strip(request.headers_mut());
     }
     let carried = trial.guarded(|| {

@@ -6,38 +6,59 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::header::HeaderValue;
+use http::{Request, Response, StatusCode};
 use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
-use super::config::{Scheme, Target, Timeouts};
+use super::again::{Again, Carrier, Sent};
+use super::config::{HostPolicy, Scheme, Target, Timeouts};
+use super::connect::{Stream, Way};
+use super::hop;
+use super::listen::Setup;
+use super::wait::{Unanswered, answer};
 use super::worker::LocalExec;
 use crate::service::{Body, Error, Watch};
 
 /// Idle connections that a worker keeps for one upstream, at most: as many as nginx is usually told to.
 const MOST_IDLE: usize = 256;
 
-/// How long an idle connection is trusted: most servers keep theirs for 60 s or more, some for 5 s and say so by closing.
-const IDLE_FOR: Duration = Duration::from_secs(50);
+/// How often idle connections are looked through.
+pub(super) const SWEEP: Duration = Duration::from_secs(5);
 
-/// A worker's connections to all upstreams.
+/// Sweeps that an idle connection survives, 50 s in all: most servers keep theirs for 60 s or more, some for 5 s and say so
+/// by closing.
+const SURVIVES: u32 = 10;
+
+/// A worker's pools. One is shared by all listeners that go the same way, and is gone with the last of them.
 #[derive(Debug, Default)]
 pub(super) struct Upstreams {
-    pools: RefCell<HashMap<Target, Rc<Pool>>>,
+    pools: RefCell<HashMap<Key, Weak<Pool>>>,
 }
 
-#[derive(Debug, Default)]
-struct Pool {
-    idle: RefCell<Vec<(Line, Instant)>>,
+/// What makes connections interchangeable: where they go, whose files checked them, and how headers are written.
+type Key = (Target, usize, bool);
+
+/// A worker's connections to one upstream.
+#[derive(Debug)]
+pub(super) struct Pool {
+    way: Way,
+    /// What it is called.
+    host: HeaderValue,
+    keep_case: bool,
+    idle: RefCell<Vec<(Line, u32)>>,
+    sweeps: Cell<u32>,
     shared: RefCell<Option<http2::SendRequest<Body>>>,
+    /// One dials and all wait for it, where the connection will be shared.
+    dialing: Mutex<()>,
 }
 
 /// An HTTP/1 connection. Dropped in the middle of an exchange it ends at once: hyper alone would first want to flush,
@@ -45,102 +66,159 @@ struct Pool {
 #[derive(Debug)]
 struct Line {
     sender: http1::SendRequest<Body>,
-    task: JoinHandle<hyper::Result<()>>,
+    task: Option<JoinHandle<hyper::Result<()>>>,
+    sent: Sent,
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = &self.task {
+            task.abort();
+        }
     }
 }
 
 impl Upstreams {
-    /// Sends a request that has the upstream's form already.
-    pub(super) async fn send(
-        &self,
-        target: &Target,
-        timeouts: &Timeouts,
-        request: Request<Body>,
-    ) -> Result<Response<Body>, Error> {
-        let pool = self.pool(target);
-        match target.scheme {
-            Scheme::Http => pool.send_h1(target, timeouts, request).await,
-            Scheme::H2c => pool.send_h2(target, timeouts, request).await,
-            Scheme::Https => Err(Error::Refused("upstreams over TLS are not served by this version")),
+    /// The pool for an upstream of a listener.
+    pub(super) fn pool(&self, target: &Target, setup: &Setup) -> Rc<Pool> {
+        let tls = setup.tls.client.as_ref().filter(|_| target.scheme == Scheme::Https);
+        let files = tls.map_or(0, |tls| std::sync::Arc::as_ptr(tls).addr());
+        let key = (target.clone(), files, setup.config.keep_case);
+        let mut pools = self.pools.borrow_mut();
+        if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
+            return pool;
         }
+        let name = setup.config.upstream_tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let pool = Rc::new(Pool {
+            way: Way::new(target.clone(), tls.cloned(), name),
+            host: hop::host_of(target),
+            keep_case: setup.config.keep_case,
+            idle: RefCell::default(),
+            sweeps: Cell::new(0),
+            shared: RefCell::default(),
+            dialing: Mutex::default(),
+        });
+        pools.insert(key, Rc::downgrade(&pool));
+        pool
     }
 
-    fn pool(&self, target: &Target) -> Rc<Pool> {
-        if let Some(pool) = self.pools.borrow().get(target) {
-            return pool.clone();
-        }
-        self.pools.borrow_mut().entry(target.clone()).or_default().clone()
+    /// Closes what has been idle for too long, and forgets pools that nobody uses any more.
+    pub(super) fn sweep(&self) {
+        self.pools.borrow_mut().retain(|_, pool| pool.upgrade().is_some_and(|pool| pool.sweep()));
     }
 }
 
 impl Pool {
-    async fn send_h1(
+    /// Sends a request, and brings the head of its answer back.
+    pub(super) async fn send(
         self: Rc<Self>,
-        target: &Target,
+        policy: &HostPolicy,
         timeouts: &Timeouts,
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Error> {
+        hop::name(&mut request, policy, &self.host)?;
+        match self.way.target.scheme {
+            Scheme::Http => self.on_a_line(timeouts, request).await,
+            Scheme::H2c => self.on_a_shared(timeouts, request).await,
+            Scheme::Https if !hop::upgrades(&request) && self.ready().is_some() => {
+                self.on_a_shared(timeouts, request).await
+            }
+            Scheme::Https => self.on_a_line(timeouts, request).await,
+        }
+    }
+
+    /// HTTP/1: a connection of one's own.
+    async fn on_a_line(
+        self: Rc<Self>,
+        timeouts: &Timeouts,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Error> {
+        hop::for_http1(&mut request);
         if let Some(mut line) = self.take() {
-            let again = Again::of(&request);
+            let again = Again::of(&request, &line.sent);
             match answer(timeouts, request, |request| line.sender.try_send_request(request)).await? {
                 Ok(response) => return Ok(self.lend(line, response, timeouts)),
                 // Nothing was sent, or nothing that must not be sent twice: the connection had died unnoticed.
                 Err(Unanswered { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Unanswered { error, unsent: None }) => match again {
-                    Some(again) if died(&error) => request = again.request(),
-                    _ => return Err(error),
-                },
+                Err(Unanswered { error, unsent: None }) => {
+                    match again.filter(|_| died(&error)).and_then(Again::request) {
+                        Some(again) => request = again,
+                        None => return Err(error),
+                    }
+                }
             }
         }
-        let stream = connect(target, timeouts).await?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Error::Broken)?;
-        let mut line = Line { sender, task: tokio::task::spawn_local(connection) };
+        let (stream, h2) = self.connect(timeouts, hop::upgrades(&request)).await?;
+        if h2 {
+            self.share(stream).await?;
+            return Box::pin(self.on_a_shared(timeouts, request)).await;
+        }
+        let (carrier, sent) = Carrier::new(stream);
+        let handshake =
+            http1::Builder::new().preserve_header_case(self.keep_case).handshake(TokioIo::new(carrier)).await;
+        let (sender, connection) = handshake.map_err(Error::Broken)?;
+        let task = tokio::task::spawn_local(connection.with_upgrades());
+        let mut line = Line { sender, task: Some(task), sent };
         match answer(timeouts, request, |request| line.sender.try_send_request(request)).await? {
             Ok(response) => Ok(self.lend(line, response, timeouts)),
             Err(unanswered) => Err(unanswered.error),
         }
     }
 
-    async fn send_h2(
-        self: Rc<Self>,
-        target: &Target,
-        timeouts: &Timeouts,
-        mut request: Request<Body>,
-    ) -> Result<Response<Body>, Error> {
+    /// HTTP/2: a connection that all share.
+    async fn on_a_shared(&self, timeouts: &Timeouts, mut request: Request<Body>) -> Result<Response<Body>, Error> {
+        hop::for_http2(&mut request)?;
         let whole =
             |response: Response<Incoming>| response.map(|body| Body::from(body).stall_after(timeouts.body_stall.get()));
-        let ready = self.shared.borrow().clone().filter(|sender| !sender.is_closed());
-        if let Some(mut sender) = ready {
-            let again = Again::of(&request);
+        if let Some(mut sender) = self.ready() {
+            let again = Again::copy(&request);
             match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
                 Ok(response) => return Ok(whole(response)),
                 Err(Unanswered { unsent: Some(unsent), .. }) => request = *unsent,
                 Err(Unanswered { error, unsent: None }) => match again {
-                    Some(again) if died(&error) && sender.is_closed() => request = again.request(),
+                    Some(again) if died(&error) && sender.is_closed() => request = again,
                     _ => return Err(error),
                 },
             }
         }
-        let stream = connect(target, timeouts).await?;
-        let handshake = http2::handshake(LocalExec, TokioIo::new(stream)).await;
-        let (mut sender, connection) = handshake.map_err(Error::Broken)?;
-        tokio::task::spawn_local(connection);
-        *self.shared.borrow_mut() = Some(sender.clone());
+        let mut sender = {
+            let _alone = self.dialing.lock().await;
+            match self.ready() {
+                Some(sender) => sender,
+                None => {
+                    let (stream, _) = self.connect(timeouts, false).await?;
+                    self.share(stream).await?
+                }
+            }
+        };
         match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
             Ok(response) => Ok(whole(response)),
             Err(unanswered) => Err(unanswered.error),
         }
     }
 
+    /// The shared connection, if there is one and it takes requests.
+    fn ready(&self) -> Option<http2::SendRequest<Body>> {
+        self.shared.borrow().clone().filter(|sender| !sender.is_closed())
+    }
+
+    async fn share(&self, stream: Stream) -> Result<http2::SendRequest<Body>, Error> {
+        let handshake = http2::handshake(LocalExec, TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(Error::Broken)?;
+        tokio::task::spawn_local(connection);
+        *self.shared.borrow_mut() = Some(sender.clone());
+        Ok(sender)
+    }
+
+    async fn connect(&self, timeouts: &Timeouts, upgrade: bool) -> Result<(Stream, bool), Error> {
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
+        timeout(timeouts.connect.get(), self.way.connect(upgrade)).await.map_err(late).flatten().map_err(Error::Connect)
+    }
+
     fn take(&self) -> Option<Line> {
         let mut idle = self.idle.borrow_mut();
-        while let Some((line, since)) = idle.pop() {
-            if line.sender.is_ready() && since.elapsed() < IDLE_FOR {
+        while let Some((line, _)) = idle.pop() {
+            if line.sender.is_ready() {
                 return Some(line);
             }
         }
@@ -149,14 +227,26 @@ impl Pool {
 
     fn put(&self, line: Line) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() >= MOST_IDLE || idle.first().is_some_and(|(_, since)| since.elapsed() > IDLE_FOR) {
+        if idle.len() >= MOST_IDLE {
             idle.remove(0);
         }
-        idle.push((line, Instant::now()));
+        idle.push((line, self.sweeps.get()));
     }
 
-    fn lend(self: Rc<Self>, line: Line, response: Response<Incoming>, timeouts: &Timeouts) -> Response<Body> {
+    fn sweep(&self) -> bool {
+        let now = self.sweeps.get().wrapping_add(1);
+        self.sweeps.set(now);
+        self.idle.borrow_mut().retain(|(line, since)| line.sender.is_ready() && now.wrapping_sub(*since) <= SURVIVES);
+        true
+    }
+
+    fn lend(self: Rc<Self>, mut line: Line, response: Response<Incoming>, timeouts: &Timeouts) -> Response<Body> {
         let (head, body) = response.into_parts();
+        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            // From here on the connection belongs to whoever takes it over.
+            line.task = None;
+            return Response::from_parts(head, Body::empty());
+        }
         if body.is_end_stream() {
             self.put(line);
             return Response::from_parts(head, Body::empty());
@@ -174,7 +264,7 @@ struct Lease {
 }
 
 impl Watch for Lease {
-    fn trailers(&mut self, trailers: &HeaderMap) {
+    fn trailers(&mut self, trailers: &http::HeaderMap) {
         if let Some(before) = &mut self.before {
             before.trailers(trailers);
         }
@@ -190,32 +280,6 @@ impl Watch for Lease {
     }
 }
 
-/// A request that may be sent again: a GET or HEAD without a body.
-struct Again {
-    method: Method,
-    uri: Uri,
-    headers: HeaderMap,
-}
-
-impl Again {
-    fn of(request: &Request<Body>) -> Option<Self> {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream();
-        safe.then(|| Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            headers: request.headers().clone(),
-        })
-    }
-
-    fn request(self) -> Request<Body> {
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = self.method;
-        *request.uri_mut() = self.uri;
-        *request.headers_mut() = self.headers;
-        request
-    }
-}
-
 /// Whether the connection was gone, as against there and talking nonsense.
 fn died(error: &Error) -> bool {
     match error {
@@ -228,104 +292,4 @@ fn died(error: &Error) -> bool {
 
 fn is_io(error: &hyper::Error) -> bool {
     std::error::Error::source(error).is_some_and(|cause| cause.is::<io::Error>())
-}
-
-/// Why there is no answer, and the request where nothing of it was sent.
-struct Unanswered {
-    error: Error,
-    unsent: Option<Box<Request<Body>>>,
-}
-
-/// Waits for the head of the answer. The timeout runs from the end of the request, so that an upload may take its time
-/// as long as it moves.
-async fn answer<F>(
-    timeouts: &Timeouts,
-    request: Request<Body>,
-    send: impl FnOnce(Request<Body>) -> F,
-) -> Result<Result<Response<Incoming>, Unanswered>, Error>
-where
-    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
-{
-    let (span, stall) = (timeouts.response.get(), timeouts.body_stall.get());
-    if request.body().is_end_stream() {
-        let sent = timeout(span, send(request)).await.map_err(|_| Error::Timeout)?;
-        return Ok(sent.map_err(|error| unanswered(error, Error::Broken)));
-    }
-    let upload = Rc::new(Cell::new(Upload::Moved(Instant::now())));
-    let moving = upload.clone();
-    let request = request.map(|body| body.stall_after(stall).watch(|before| Sent { upload: moving, before }));
-    let mut sending = std::pin::pin!(send(request));
-    let mut deadline = Instant::now() + span;
-    loop {
-        if let Ok(sent) = tokio::time::timeout_at(deadline, &mut sending).await {
-            let why = match upload.get() {
-                Upload::Broken => Error::Upload,
-                Upload::Stalled => Error::Stalled,
-                _ => Error::Broken,
-            };
-            return Ok(sent.map_err(|error| unanswered(error, why)));
-        }
-        deadline = match upload.get() {
-            // Longer than the caller may stand still: here it is the upstream that takes nothing.
-            Upload::Moved(at) => at + stall + span,
-            Upload::Sent(at) => at + span,
-            Upload::Broken | Upload::Stalled => return Err(Error::Timeout),
-        };
-        if deadline <= Instant::now() {
-            return Err(Error::Timeout);
-        }
-    }
-}
-
-fn unanswered(mut error: TrySendError<Request<Body>>, why: impl FnOnce(hyper::Error) -> Error) -> Unanswered {
-    Unanswered { unsent: error.take_message().map(Box::new), error: why(error.into_error()) }
-}
-
-/// How far the body of a request is.
-#[derive(Clone, Copy)]
-enum Upload {
-    Moved(Instant),
-    Sent(Instant),
-    Broken,
-    Stalled,
-}
-
-/// Notes how far the body of a request is.
-struct Sent {
-    upload: Rc<Cell<Upload>>,
-    before: Option<Box<dyn Watch>>,
-}
-
-impl Watch for Sent {
-    fn piece(&mut self) {
-        self.upload.set(Upload::Moved(Instant::now()));
-        if let Some(before) = &mut self.before {
-            before.piece();
-        }
-    }
-
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(before) = &mut self.before {
-            before.trailers(trailers);
-        }
-    }
-
-    fn end(self: Box<Self>, result: Result<(), &Error>) {
-        self.upload.set(match result {
-            Ok(()) => Upload::Sent(Instant::now()),
-            Err(Error::Timeout) => Upload::Stalled,
-            Err(_) => Upload::Broken,
-        });
-        if let Some(before) = self.before {
-            before.end(result);
-        }
-    }
-}
-
-async fn connect(target: &Target, timeouts: &Timeouts) -> Result<TcpStream, Error> {
-    let connecting = TcpStream::connect((target.host.as_str(), target.port));
-    let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-    let stream = timeout(timeouts.connect.get(), connecting).await.map_err(late).flatten().map_err(Error::Connect)?;
-    stream.set_nodelay(true).map_err(Error::Connect)?;
-    Ok(stream)
 }

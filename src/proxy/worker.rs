@@ -11,9 +11,11 @@ use std::{io, thread};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::LocalSet;
 
-use super::listen::{Listener, serve};
+use super::listen::Listener;
+use super::serve::serve;
+use super::site::Site;
 use super::trial::Trial;
-use super::upstream::Upstreams;
+use super::upstream::{SWEEP, Upstreams};
 use crate::measure::Recorder;
 
 /// How often a worker hands over what it recorded: often enough that BROKEN is seen at once, rare beside requests.
@@ -26,6 +28,8 @@ pub(super) enum Command {
     Serve(Arc<Listener>, std::net::TcpStream, SocketAddr),
     /// Record a run, and say so even if nothing happens.
     Watch(Arc<Trial>),
+    /// A listener has been told something else.
+    Renew(Arc<Listener>),
 }
 
 /// The control plane's end of a worker.
@@ -39,7 +43,8 @@ pub(super) struct Handle {
 #[derive(Debug)]
 pub struct Worker {
     pub(super) index: usize,
-    pub(super) upstreams: Upstreams,
+    upstreams: Upstreams,
+    sites: RefCell<Vec<Rc<Site>>>,
     recorders: RefCell<Vec<(Arc<Trial>, Rc<Recorder>)>>,
     operations: Cell<u32>,
 }
@@ -50,6 +55,7 @@ impl Worker {
         Rc::new(Self {
             index,
             upstreams: Upstreams::default(),
+            sites: RefCell::default(),
             recorders: RefCell::default(),
             operations: Cell::new(0),
         })
@@ -76,19 +82,31 @@ impl Worker {
     }
 
     async fn run(self: Rc<Self>, mut inbox: UnboundedReceiver<Command>, connections: Arc<AtomicUsize>) {
+        tokio::task::spawn_local(sweep(Rc::downgrade(&self)));
         while let Some(command) = inbox.recv().await {
             match command {
                 Command::Serve(listener, stream, peer) => {
-                    let counted = Counted::new(connections.clone());
-                    tokio::task::spawn_local(serve(self.clone(), listener, stream, peer, counted));
+                    let counted = Counted::new(connections.clone(), listener.clone());
+                    tokio::task::spawn_local(serve(self.clone(), self.site(listener), stream, peer, counted));
                 }
                 Command::Watch(trial) => {
                     let worker = self.clone();
                     // A task of its own: a panic in a run's code must not be this thread's end.
                     tokio::task::spawn_local(async move { drop(worker.recorder(&trial)) });
                 }
+                Command::Renew(listener) => self.site(listener).renew(&self.upstreams),
             }
         }
+    }
+
+    /// A listener as this worker sees it; made when it is first asked for.
+    fn site(&self, listener: Arc<Listener>) -> Rc<Site> {
+        let known = self.sites.borrow().iter().find(|site| Arc::ptr_eq(&site.listener, &listener)).cloned();
+        known.unwrap_or_else(|| {
+            let site = Site::new(listener, self.index, &self.upstreams);
+            self.sites.borrow_mut().push(site.clone());
+            site
+        })
     }
 
     /// This worker's record of a run; made, and flushed from then on, when it is first asked for.
@@ -117,20 +135,31 @@ impl Worker {
     }
 }
 
-/// One connection in a worker's count, for as long as it lives.
+/// Looks through idle upstream connections, for as long as there is a worker.
+async fn sweep(worker: std::rc::Weak<Worker>) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        let Some(worker) = worker.upgrade() else { return };
+        worker.upstreams.sweep();
+        worker.sites.borrow_mut().retain(|site| !site.listener.drain.is_cancelled() || Rc::strong_count(site) > 1);
+    }
+}
+
+/// One connection in the counts of its worker and its listener, for as long as it lives.
 #[derive(Debug)]
-pub(super) struct Counted(Arc<AtomicUsize>);
+pub(super) struct Counted(Arc<AtomicUsize>, Arc<Listener>);
 
 impl Counted {
-    fn new(count: Arc<AtomicUsize>) -> Self {
+    fn new(count: Arc<AtomicUsize>, listener: Arc<Listener>) -> Self {
         // The acceptor counted it already when it chose this worker.
-        Self(count)
+        Self(count, listener)
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+        self.1.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

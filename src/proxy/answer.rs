@@ -1,0 +1,181 @@
+//! One request, from its head to the head of its answer. Whatever the proxy itself meets becomes an answer.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
+
+use super::hop::{self, Seen};
+use super::site::{Plan, Site};
+use super::trial::{self, Here};
+use super::tunnel;
+use super::wire::Socket;
+use super::worker::{Counted, Worker};
+use crate::service::{Body, Cut, Error, Origin, Watch};
+
+/// The field that marks answers which did not come from the upstream.
+pub(super) const MARK: HeaderName = HeaderName::from_static("x-pratfall");
+
+/// What the requests of one connection share.
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) site: Rc<Site>,
+    pub(super) caller: SocketAddr,
+    pub(super) socket: Socket,
+    /// Counted as open for as long as somebody holds this.
+    pub(super) _counted: Counted,
+}
+
+impl Connection {
+    /// Answers one request.
+    pub(super) async fn answer(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let version = request.version();
+        let busy = self.socket.begin(version);
+        let plan = self.site.plan();
+        let result = self.route(&plan, request).await;
+        let stats = self.site.stats();
+        let response = match result {
+            Ok(response) => response,
+            // Nobody is there to read an answer.
+            Err(Error::Gone) => return Err(Error::Gone),
+            Err(error) if error.origin() == Origin::Injected => {
+                // On HTTP/2 the stream alone is reset: others share the connection.
+                if matches!(error, Error::Injected(Cut::Reset, _)) && version < Version::HTTP_2 {
+                    self.socket.reset();
+                }
+                stats.unanswered();
+                return Err(error);
+            }
+            Err(error) => {
+                stats.proxy_error();
+                self.made_up(&plan, &error, version)
+            }
+        };
+        stats.answered(response.status());
+        let response = response.map(|body| body.keep(busy));
+        if version == Version::HTTP_10 {
+            let socket = self.socket.clone();
+            return Ok(response.map(|body| body.watch(|before| Torn { socket, before })));
+        }
+        Ok(response)
+    }
+
+    /// Through the runs that are live, if any are; else straight to the upstream.
+    async fn route(self: &Rc<Self>, plan: &Rc<Plan>, request: Request<Body>) -> Result<Response<Body>, Error> {
+        let seen = hop::examine(&request, &plan.config().bounds)?;
+        if self.site.listener.live.load(Ordering::Relaxed) > 0 {
+            return Box::pin(self.tried(plan, request, seen)).await;
+        }
+        self.forward(plan, request, seen).await
+    }
+
+    async fn tried(
+        self: &Rc<Self>,
+        plan: &Rc<Plan>,
+        request: Request<Body>,
+        seen: Seen,
+    ) -> Result<Response<Body>, Error> {
+        let trials = self.site.listener.trials();
+        let here = Here {
+            worker: &self.worker,
+            listener: self.site.listener.index,
+            config: plan.config(),
+            caller: self.caller.ip(),
+            socket: Some(&self.socket),
+            trials: &trials,
+        };
+        let (connection, onward) = (self.clone(), plan.clone());
+        let next: trial::Next = Rc::new(move |request| {
+            let (connection, plan) = (connection.clone(), onward.clone());
+            Box::pin(async move { connection.forward(&plan, request, seen).await })
+        });
+        trial::pass(&here, request, next).await
+    }
+
+    /// Sends a request on, and brings the answer back.
+    async fn forward(
+        self: &Rc<Self>,
+        plan: &Plan,
+        mut request: Request<Body>,
+        seen: Seen,
+    ) -> Result<Response<Body>, Error> {
+        let config = plan.config();
+        let pool = plan.pool(&request).ok_or(Error::NoRoute)?.clone();
+        if seen.upgrade {
+            return Box::pin(tunnel::upgrade(self, pool, config, request)).await;
+        }
+        if seen.hop {
+            hop::strip(request.headers_mut());
+            hop::relist(request.headers_mut());
+        }
+        let mut response = pool.send(&config.host, &config.timeouts, request).await?;
+        hop::strip(response.headers_mut());
+        // RFC 9110, 2.5: a version is a matter of the hop.
+        *response.version_mut() = Version::HTTP_11;
+        Ok(response)
+    }
+
+    /// The answer to a request that the proxy could not send on.
+    fn made_up(&self, plan: &Plan, error: &Error, version: Version) -> Response<Body> {
+        let config = plan.config();
+        tracing::debug!(listener = config.name, error = error.chain(), "no answer");
+        let mut response = Response::new(Body::from(bytes::Bytes::from(format!("pratfall: {error}\n"))));
+        *response.status_mut() = status(error);
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        if config.mark
+            && let Ok(value) = HeaderValue::try_from(format!("proxy; error={}", error.kind()))
+        {
+            headers.insert(MARK, value);
+        }
+        // What cannot be trusted to have been read to its end is the last on its connection.
+        let unread = matches!(error.origin(), Origin::Caller | Origin::Proxy) && !matches!(error, Error::NoRoute);
+        if unread && version < Version::HTTP_2 {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+}
+
+fn status(error: &Error) -> StatusCode {
+    match error {
+        Error::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        Error::Refused(_) | Error::Upload(_) => StatusCode::BAD_REQUEST,
+        Error::LongTarget => StatusCode::URI_TOO_LONG,
+        Error::LargeHead => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        Error::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
+        Error::NoRoute => StatusCode::NOT_FOUND,
+        _ => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// A caller of HTTP/1.0 takes the end of the connection for the end of the body: only an RST tells it that this is torn.
+struct Torn {
+    socket: Socket,
+    before: Option<Box<dyn Watch>>,
+}
+
+impl Watch for Torn {
+    fn piece(&mut self) {
+        if let Some(before) = &mut self.before {
+            before.piece();
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(before) = &mut self.before {
+            before.trailers(trailers);
+        }
+    }
+
+    fn end(self: Box<Self>, result: Result<(), &Error>) {
+        if result.is_err() {
+            self.socket.reset();
+        }
+        if let Some(before) = self.before {
+            before.end(result);
+        }
+    }
+}

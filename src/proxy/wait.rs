@@ -1,0 +1,105 @@
+//! Waiting for the head of an answer, while the request may still be on its way up.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use http::{HeaderMap, Request, Response};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::time::{Instant, timeout};
+
+use super::config::Timeouts;
+use crate::service::{Body, Error, Watch};
+
+/// Why there is no answer, and the request where nothing of it was sent.
+pub(super) struct Unanswered {
+    pub(super) error: Error,
+    pub(super) unsent: Option<Box<Request<Body>>>,
+}
+
+/// Waits for the head of the answer. The timeout runs from the end of the request, so that an upload may take its time
+/// as long as it moves.
+pub(super) async fn answer<F>(
+    timeouts: &Timeouts,
+    request: Request<Body>,
+    send: impl FnOnce(Request<Body>) -> F,
+) -> Result<Result<Response<Incoming>, Unanswered>, Error>
+where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
+{
+    let (span, stall) = (timeouts.response.get(), timeouts.body_stall.get());
+    if request.body().is_end_stream() {
+        let sent = timeout(span, send(request)).await.map_err(|_| Error::Timeout)?;
+        return Ok(sent.map_err(|error| unanswered(error, Error::Broken)));
+    }
+    let upload = Rc::new(Cell::new(Upload::Moved(Instant::now())));
+    let moving = upload.clone();
+    let request = request.map(|body| body.stall_after(stall).watch(|before| Sent { upload: moving, before }));
+    let mut sending = std::pin::pin!(send(request));
+    let mut deadline = Instant::now() + span;
+    loop {
+        if let Ok(sent) = tokio::time::timeout_at(deadline, &mut sending).await {
+            let why = match upload.get() {
+                Upload::Broken => Error::Upload,
+                Upload::Stalled => Error::Stalled,
+                _ => Error::Broken,
+            };
+            return Ok(sent.map_err(|error| unanswered(error, why)));
+        }
+        deadline = match upload.get() {
+            // Longer than the caller may stand still: here it is the upstream that takes nothing.
+            Upload::Moved(at) => at + stall + span,
+            Upload::Sent(at) => at + span,
+            Upload::Broken | Upload::Stalled => return Err(Error::Timeout),
+        };
+        if deadline <= Instant::now() {
+            return Err(Error::Timeout);
+        }
+    }
+}
+
+fn unanswered(mut error: TrySendError<Request<Body>>, why: impl FnOnce(hyper::Error) -> Error) -> Unanswered {
+    Unanswered { unsent: error.take_message().map(Box::new), error: why(error.into_error()) }
+}
+
+/// How far the body of a request is.
+#[derive(Clone, Copy)]
+enum Upload {
+    Moved(Instant),
+    Sent(Instant),
+    Broken,
+    Stalled,
+}
+
+/// Notes how far the body of a request is.
+struct Sent {
+    upload: Rc<Cell<Upload>>,
+    before: Option<Box<dyn Watch>>,
+}
+
+impl Watch for Sent {
+    fn piece(&mut self) {
+        self.upload.set(Upload::Moved(Instant::now()));
+        if let Some(before) = &mut self.before {
+            before.piece();
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(before) = &mut self.before {
+            before.trailers(trailers);
+        }
+    }
+
+    fn end(self: Box<Self>, result: Result<(), &Error>) {
+        self.upload.set(match result {
+            Ok(()) => Upload::Sent(Instant::now()),
+            Err(Error::Timeout) => Upload::Stalled,
+            Err(_) => Upload::Broken,
+        });
+        if let Some(before) = self.before {
+            before.end(result);
+        }
+    }
+}
