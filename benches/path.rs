@@ -101,7 +101,7 @@ fn path(criterion: &mut Criterion) {
     let (system, _) = System::parse("bench", SYSTEM, &|_| None).expect("it is well written");
     let setup = Setup::read(system.listeners[0].clone()).expect("it names no files");
     let listener = || Listener::new(0, setup.clone(), 1, CancellationToken::new());
-    let worker = Worker::new(0);
+    let worker = (&thread).block_on(async { Worker::new(0) });
     let upstream: Next =
         Rc::new(|_| Box::pin(ready(Ok(Response::new(Body::from(Bytes::from_static(b"{\"stock\":7}")))))));
 

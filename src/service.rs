@@ -65,24 +65,39 @@ impl Drop for Busy {
     }
 }
 
-/// How long a body may stand still. The timer exists once it has done so, and is set anew only when it runs out.
+/// How long a body may stand still.
 struct Stall {
     after: Duration,
+    timer: Option<Box<Standstill>>,
+}
+
+/// A body that has stood still once. The timer is set anew only when it runs out.
+struct Standstill {
     since: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Stall {
     /// Whether the body has stood still for too long; called while it does.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let due = *self.since.get_or_insert_with(Instant::now) + self.after;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(due)));
+        let Self { after, timer } = self;
+        let still = timer.get_or_insert_with(|| {
+            let now = Instant::now();
+            Box::new(Standstill { since: Some(now), timer: Box::pin(sleep_until(now + *after)) })
+        });
+        let due = *still.since.get_or_insert_with(Instant::now) + *after;
         loop {
-            ready!(timer.as_mut().poll(cx));
-            if timer.deadline() >= due {
+            ready!(still.timer.as_mut().poll(cx));
+            if still.timer.deadline() >= due {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(due);
+            still.timer.as_mut().reset(due);
+        }
+    }
+
+    fn moves(&mut self) {
+        if let Some(still) = &mut self.timer {
+            still.since = None;
         }
     }
 }
@@ -118,20 +133,19 @@ impl Body {
     }
 
     /// Adds somebody who wants to know the end. Whoever watched before is handed over, to be called in turn.
-    pub fn watch<W: Watch + 'static>(mut self, make: impl FnOnce(Option<Box<dyn Watch>>) -> W) -> Self {
+    pub fn watch<W: Watch + 'static>(&mut self, make: impl FnOnce(Option<Box<dyn Watch>>) -> W) {
         let before = self.watch.take();
         self.watch = Some(Box::new(make(before)));
-        self
     }
 
     /// Keeps the connection busy for as long as the body lives.
-    pub fn keep(self, busy: Busy) -> Self {
-        Self { _busy: Some(busy), ..self }
+    pub fn keep(&mut self, busy: Busy) {
+        self._busy = Some(busy);
     }
 
     /// Breaks the body off when nothing comes for so long.
-    pub fn stall_after(self, after: Duration) -> Self {
-        Self { stall: Some(Stall { after, since: None, timer: None }), ..self }
+    pub fn stall_after(&mut self, after: Duration) {
+        self.stall = Some(Stall { after, timer: None });
     }
 
     fn over(&mut self, result: Result<(), &Error>) {
@@ -183,7 +197,7 @@ impl HttpBody for Body {
             Inner::Faulted(body) => ready!(body.as_mut().poll_frame(cx)),
         };
         if let Some(stall) = &mut this.stall {
-            stall.since = None;
+            stall.moves();
         }
         match &frame {
             None => this.over(Ok(())),

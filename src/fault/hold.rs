@@ -7,8 +7,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+use crate::clock::Delay;
 
 /// When the proxy had the request in its hands: injected delays count from here.
 #[derive(Clone, Copy, Debug)]
@@ -54,7 +56,7 @@ pin_project! {
     #[derive(Debug)]
     pub(super) struct Hold {
         #[pin]
-        timer: Option<Sleep>,
+        timer: Option<Delay>,
         #[pin]
         stop: WaitForCancellationFutureOwned,
         since: Instant,
@@ -73,7 +75,7 @@ impl Hold {
         if let Some(witness) = &witness {
             witness.lock().asked = Some((span.unwrap_or(Duration::MAX), since));
         }
-        let timer = span.map(|span| sleep_until(since + span));
+        let timer = span.map(|span| Delay::until(since + span));
         Self { timer, stop: stop.cancelled_owned(), since, witness }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 
+use super::config::ListenerConfig;
 use super::hop::{self, Seen};
 use super::site::{Plan, Site};
 use super::trial::{self, Here};
@@ -34,41 +35,44 @@ impl Connection {
         let version = request.version();
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
-        let result = self.route(&plan, request).await;
-        let stats = self.site.stats();
-        let response = match result {
-            Ok(response) => response,
-            // Nobody is there to read an answer.
-            Err(Error::Gone) => return Err(Error::Gone),
-            Err(error) if error.origin() == Origin::Injected => {
-                // On HTTP/2 the stream alone is reset: others share the connection.
-                if matches!(error, Error::Injected(Cut::Reset, _)) && version < Version::HTTP_2 {
-                    self.socket.reset();
-                }
-                stats.unanswered();
-                return Err(error);
+        let result = match hop::examine(&request, &plan.config().bounds) {
+            Err(error) => Err(error),
+            // Through the runs that are live, if any are; else straight to the upstream.
+            Ok(seen) if self.site.listener.live.load(Ordering::Relaxed) > 0 => {
+                Box::pin(self.tried(&plan, request, seen)).await
             }
-            Err(error) => {
-                stats.proxy_error();
-                self.made_up(&plan, &error, version)
-            }
+            Ok(seen) => self.forward(&plan, &mut Some(request), seen).await,
         };
-        stats.answered(response.status());
-        let response = response.map(|body| body.keep(busy));
+        let mut response = match result {
+            Ok(response) => response,
+            Err(error) => self.unanswered(&plan, error, version)?,
+        };
+        self.site.stats().answered(response.status());
+        response.body_mut().keep(busy);
         if version == Version::HTTP_10 {
             let socket = self.socket.clone();
-            return Ok(response.map(|body| body.watch(|before| Torn { socket, before })));
+            response.body_mut().watch(|before| Torn { socket, before });
         }
         Ok(response)
     }
 
-    /// Through the runs that are live, if any are; else straight to the upstream.
-    async fn route(self: &Rc<Self>, plan: &Rc<Plan>, request: Request<Body>) -> Result<Response<Body>, Error> {
-        let seen = hop::examine(&request, &plan.config().bounds)?;
-        if self.site.listener.live.load(Ordering::Relaxed) > 0 {
-            return Box::pin(self.tried(plan, request, seen)).await;
+    /// What becomes of a request that got no answer from the upstream.
+    fn unanswered(&self, plan: &Plan, error: Error, version: Version) -> Result<Response<Body>, Error> {
+        let stats = self.site.stats();
+        if let Error::Gone = error {
+            // Nobody is there to read an answer.
+            return Err(error);
         }
-        self.forward(plan, request, seen).await
+        if error.origin() == Origin::Injected {
+            // On HTTP/2 the stream alone is reset: others share the connection.
+            if matches!(error, Error::Injected(Cut::Reset, _)) && version < Version::HTTP_2 {
+                self.socket.reset();
+            }
+            stats.unanswered();
+            return Err(error);
+        }
+        stats.proxy_error();
+        Ok(made_up(plan.config(), &error, version))
     }
 
     async fn tried(
@@ -89,7 +93,7 @@ impl Connection {
         let (connection, onward) = (self.clone(), plan.clone());
         let next: trial::Next = Rc::new(move |request| {
             let (connection, plan) = (connection.clone(), onward.clone());
-            Box::pin(async move { connection.forward(&plan, request, seen).await })
+            Box::pin(async move { connection.forward(&plan, &mut Some(request), seen).await })
         });
         trial::pass(&here, request, next).await
     }
@@ -98,45 +102,48 @@ impl Connection {
     async fn forward(
         self: &Rc<Self>,
         plan: &Plan,
-        mut request: Request<Body>,
+        request: &mut Option<Request<Body>>,
         seen: Seen,
     ) -> Result<Response<Body>, Error> {
         let config = plan.config();
-        let pool = plan.pool(&request).ok_or(Error::NoRoute)?.clone();
+        let head = request.as_mut().expect("it was not sent yet");
+        let pool = plan.pool(head).ok_or(Error::NoRoute)?;
+        hop::name(head, &config.host, &pool.host, seen)?;
         if seen.upgrade {
             return Box::pin(tunnel::upgrade(self, pool, config, request)).await;
         }
         if seen.hop {
-            hop::strip(request.headers_mut());
-            hop::relist(request.headers_mut());
+            hop::strip(head.headers_mut());
+            hop::relist(head.headers_mut());
         }
-        let mut response = pool.send(&config.host, &config.timeouts, request).await?;
-        hop::strip(response.headers_mut());
+        let mut response = pool.send(&config.timeouts, request).await?;
+        if hop::has_hop(response.headers()) {
+            hop::strip(response.headers_mut());
+        }
         // RFC 9110, 2.5: a version is a matter of the hop.
         *response.version_mut() = Version::HTTP_11;
         Ok(response)
     }
+}
 
-    /// The answer to a request that the proxy could not send on.
-    fn made_up(&self, plan: &Plan, error: &Error, version: Version) -> Response<Body> {
-        let config = plan.config();
-        tracing::debug!(listener = config.name, error = error.chain(), "no answer");
-        let mut response = Response::new(Body::from(bytes::Bytes::from(format!("pratfall: {error}\n"))));
-        *response.status_mut() = status(error);
-        let headers = response.headers_mut();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-        if config.mark
-            && let Ok(value) = HeaderValue::try_from(format!("proxy; error={}", error.kind()))
-        {
-            headers.insert(MARK, value);
-        }
-        // What cannot be trusted to have been read to its end is the last on its connection.
-        let unread = matches!(error.origin(), Origin::Caller | Origin::Proxy) && !matches!(error, Error::NoRoute);
-        if unread && version < Version::HTTP_2 {
-            headers.insert(CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
+/// The answer to a request that the proxy could not send on.
+fn made_up(config: &ListenerConfig, error: &Error, version: Version) -> Response<Body> {
+    tracing::debug!(listener = config.name, error = error.chain(), "no answer");
+    let mut response = Response::new(Body::from(bytes::Bytes::from(format!("pratfall: {error}\n"))));
+    *response.status_mut() = status(error);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    if config.mark
+        && let Ok(value) = HeaderValue::try_from(format!("proxy; error={}", error.kind()))
+    {
+        headers.insert(MARK, value);
     }
+    // What cannot be trusted to have been read to its end is the last on its connection.
+    let unread = matches!(error.origin(), Origin::Caller | Origin::Proxy) && !matches!(error, Error::NoRoute);
+    if unread && version < Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn status(error: &Error) -> StatusCode {

@@ -19,6 +19,8 @@ pub(super) struct Seen {
     pub(super) hop: bool,
     /// The caller asks for another protocol on this connection.
     pub(super) upgrade: bool,
+    /// `Host` is there.
+    pub(super) host: bool,
 }
 
 /// Looks at a head once, and refuses what must never be sent on (decisions.md 1.1 and 1.11) or is too large; hyper has
@@ -59,6 +61,7 @@ pub(super) fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<
     if bytes as u64 > bounds.header_bytes.get() || fields > bounds.headers as usize {
         return Err(Error::LargeHead);
     }
+    seen.host = hosts > 0;
     seen.upgrade &= upgrade && request.version() == Version::HTTP_11;
     if request.version() < Version::HTTP_2 && (hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11)) {
         // RFC 9112, 3.2: exactly one, but an HTTP/1.0 request may do without.
@@ -75,6 +78,13 @@ pub(super) fn upgrades<B>(request: &Request<B>) -> bool {
 fn target_bytes(uri: &Uri) -> u64 {
     let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
     (authority + uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
+}
+
+/// Whether a head has fields that concern one hop only.
+pub(super) fn has_hop(headers: &HeaderMap) -> bool {
+    headers
+        .keys()
+        .any(|name| [CONNECTION, TE, UPGRADE].contains(name) || *name == KEEP_ALIVE || *name == PROXY_CONNECTION)
 }
 
 /// Removes the fields that concern one hop only (RFC 9110, 7.6.1).
@@ -130,14 +140,19 @@ fn listed(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Tells the upstream which host is meant, in `Host`.
-pub(super) fn name<B>(request: &mut Request<B>, policy: &HostPolicy, upstream: &HeaderValue) -> Result<(), Error> {
+pub(super) fn name<B>(
+    request: &mut Request<B>,
+    policy: &HostPolicy,
+    upstream: &HeaderValue,
+    seen: Seen,
+) -> Result<(), Error> {
     let host = match policy {
         HostPolicy::Upstream => upstream.clone(),
         HostPolicy::Name(name) => field(name)?,
         // RFC 9112, 3.2.2: the authority of an absolute form replaces Host; on HTTP/2 it is the host.
         HostPolicy::Preserve => match request.uri().authority() {
             Some(authority) => field(without_userinfo(authority))?,
-            None if request.headers().contains_key(HOST) => return Ok(()),
+            None if seen.host => return Ok(()),
             None => upstream.clone(), // HTTP/1.0 without Host
         },
     };
@@ -248,7 +263,8 @@ mod tests {
         ] {
             let request = Request::get("http://me:pw@shop.example:81/a%2Fb?q=1").header(HOST, "ignored");
             let mut request = request.body(()).unwrap();
-            name(&mut request, &policy, &HeaderValue::from_static("up")).unwrap();
+            let seen = Seen { host: true, ..Seen::default() };
+            name(&mut request, &policy, &HeaderValue::from_static("up"), seen).unwrap();
             for_http1(&mut request);
             assert_eq!(request.uri(), "/a%2Fb?q=1");
             assert_eq!(request.headers()[HOST], host, "{policy:?}");
@@ -294,6 +310,7 @@ mod tests {
         assert!(look("connection", "keep-alive, Upgrade"));
         assert!(!look("connection", "keep-alive"), "nothing is upgraded that is not listed");
         let plain = Request::get("/").header(HOST, "a").header("accept", "*/*").body(()).unwrap();
-        assert_eq!(examine(&plain, &BoundsConfig::default()).unwrap(), Seen::default());
+        let seen = Seen { host: true, ..Seen::default() };
+        assert_eq!(examine(&plain, &BoundsConfig::default()).unwrap(), seen);
     }
 }

@@ -21,6 +21,7 @@ pub mod trial;
 mod tunnel;
 mod upstream;
 mod wait;
+mod watchdog;
 mod wire;
 mod worker;
 
@@ -177,6 +178,9 @@ impl Proxy {
     pub async fn drain(&self, grace: Duration) {
         self.closed.cancel();
         self.drain.cancel();
+        for worker in self.workers.iter() {
+            let _ = worker.commands.send(Command::Look); // a worker that is gone has nobody to look at
+        }
         let over = async {
             while self.connections() > 0 {
                 tokio::time::sleep(Duration::from_millis(10)).await;

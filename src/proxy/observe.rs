@@ -8,13 +8,14 @@ use crate::service::{Body, Error, Origin, Watch};
 /// Settles a unit by what became of its request: at once where there is no answer, at the end of its body otherwise.
 pub(super) fn unit(mut unit: Unit, result: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
     match result {
-        Ok(response) => {
+        Ok(mut response) => {
             unit.head(response.status().as_u16(), grpc_status(response.headers()));
             if http_body::Body::is_end_stream(response.body()) {
                 unit.settle(End::Complete);
                 return Ok(response);
             }
-            Ok(response.map(|body| body.watch(|before| Observed { unit, before })))
+            response.body_mut().watch(|before| Observed { unit, before });
+            Ok(response)
         }
         Err(error) => {
             unit.settle(end(&error));

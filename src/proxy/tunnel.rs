@@ -18,16 +18,17 @@ use crate::service::{Body, Error};
 /// one like any other.
 pub(super) async fn upgrade(
     connection: &Rc<Connection>,
-    pool: Rc<Pool>,
+    pool: &Rc<Pool>,
     config: &ListenerConfig,
-    mut request: Request<Body>,
+    request: &mut Option<Request<Body>>,
 ) -> Result<Response<Body>, Error> {
-    let caller = on(&mut request);
-    let protocol = request.headers().get(UPGRADE).cloned();
-    hop::strip(request.headers_mut());
-    hop::relist(request.headers_mut());
-    mark(request.headers_mut(), protocol);
-    let mut response = pool.send(&config.host, &config.timeouts, request).await?;
+    let head = request.as_mut().expect("it was not sent yet");
+    let caller = on(&mut *head);
+    let protocol = head.headers().get(UPGRADE).cloned();
+    hop::strip(head.headers_mut());
+    hop::relist(head.headers_mut());
+    mark(head.headers_mut(), protocol);
+    let mut response = pool.send(&config.timeouts, request).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         hop::strip(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;

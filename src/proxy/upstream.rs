@@ -20,11 +20,12 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::again::{Again, Carrier, Sent};
-use super::config::{HostPolicy, Scheme, Target, Timeouts};
+use super::config::{Scheme, Target, Timeouts};
 use super::connect::{Stream, Way};
 use super::hop;
 use super::listen::Setup;
 use super::wait::{Unanswered, answer};
+use super::watchdog::Watchdog;
 use super::worker::LocalExec;
 use crate::service::{Body, Error, Watch};
 
@@ -39,8 +40,9 @@ pub(super) const SWEEP: Duration = Duration::from_secs(5);
 const SURVIVES: u32 = 10;
 
 /// A worker's pools. One is shared by all listeners that go the same way, and is gone with the last of them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Upstreams {
+    watchdog: Rc<Watchdog>,
     pools: RefCell<HashMap<Key, Weak<Pool>>>,
 }
 
@@ -51,8 +53,9 @@ type Key = (Target, usize, bool);
 #[derive(Debug)]
 pub(super) struct Pool {
     way: Way,
-    /// What it is called.
-    host: HeaderValue,
+    watchdog: Rc<Watchdog>,
+    /// What the upstream is called.
+    pub(super) host: HeaderValue,
     keep_case: bool,
     idle: RefCell<Vec<(Line, u32)>>,
     sweeps: Cell<u32>,
@@ -79,6 +82,10 @@ impl Drop for Line {
 }
 
 impl Upstreams {
+    pub(super) fn new(watchdog: Rc<Watchdog>) -> Self {
+        Self { watchdog, pools: RefCell::default() }
+    }
+
     /// The pool for an upstream of a listener.
     pub(super) fn pool(&self, target: &Target, setup: &Setup) -> Rc<Pool> {
         let tls = setup.tls.client.as_ref().filter(|_| target.scheme == Scheme::Https);
@@ -91,6 +98,7 @@ impl Upstreams {
         let name = setup.config.upstream_tls.as_ref().and_then(|tls| tls.server_name.as_deref());
         let pool = Rc::new(Pool {
             way: Way::new(target.clone(), tls.cloned(), name),
+            watchdog: self.watchdog.clone(),
             host: hop::host_of(target),
             keep_case: setup.config.keep_case,
             idle: RefCell::default(),
@@ -109,49 +117,43 @@ impl Upstreams {
 }
 
 impl Pool {
-    /// Sends a request, and brings the head of its answer back.
+    /// Sends a request, which is taken out of its place, and brings the head of its answer back.
     pub(super) async fn send(
-        self: Rc<Self>,
-        policy: &HostPolicy,
+        self: &Rc<Self>,
         timeouts: &Timeouts,
-        mut request: Request<Body>,
+        request: &mut Option<Request<Body>>,
     ) -> Result<Response<Body>, Error> {
-        hop::name(&mut request, policy, &self.host)?;
-        match self.way.target.scheme {
-            Scheme::Http => self.on_a_line(timeouts, request).await,
-            Scheme::H2c => self.on_a_shared(timeouts, request).await,
-            Scheme::Https if !hop::upgrades(&request) && self.ready().is_some() => {
-                self.on_a_shared(timeouts, request).await
-            }
-            Scheme::Https => self.on_a_line(timeouts, request).await,
+        let upgrade = request.as_ref().is_some_and(hop::upgrades);
+        let shared = match self.way.target.scheme {
+            Scheme::Http => false,
+            Scheme::H2c => true,
+            Scheme::Https => !upgrade && self.ready().is_some(),
+        };
+        if shared {
+            return Box::pin(self.on_a_shared(timeouts, request)).await;
         }
+        hop::for_http1(request.as_mut().expect("it was not sent yet"));
+        if let Some(mut line) = self.take() {
+            let again = request.as_ref().and_then(|request| Again::of(request, &line.sent));
+            match answer(&self.watchdog, timeouts, request, |request| line.sender.try_send_request(request)).await {
+                Ok(response) => return Ok(self.lend(line, response, timeouts)),
+                Err(unanswered) => *request = Some(once_more(unanswered, || again.and_then(Again::request))?),
+            }
+        }
+        Box::pin(self.on_a_fresh(timeouts, request, upgrade)).await
     }
 
-    /// HTTP/1: a connection of one's own.
-    async fn on_a_line(
-        self: Rc<Self>,
+    /// On a connection that is made for it.
+    async fn on_a_fresh(
+        self: &Rc<Self>,
         timeouts: &Timeouts,
-        mut request: Request<Body>,
+        request: &mut Option<Request<Body>>,
+        upgrade: bool,
     ) -> Result<Response<Body>, Error> {
-        hop::for_http1(&mut request);
-        if let Some(mut line) = self.take() {
-            let again = Again::of(&request, &line.sent);
-            match answer(timeouts, request, |request| line.sender.try_send_request(request)).await? {
-                Ok(response) => return Ok(self.lend(line, response, timeouts)),
-                // Nothing was sent, or nothing that must not be sent twice: the connection had died unnoticed.
-                Err(Unanswered { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Unanswered { error, unsent: None }) => {
-                    match again.filter(|_| died(&error)).and_then(Again::request) {
-                        Some(again) => request = again,
-                        None => return Err(error),
-                    }
-                }
-            }
-        }
-        let (stream, h2) = self.connect(timeouts, hop::upgrades(&request)).await?;
+        let (stream, h2) = self.connect(timeouts, upgrade).await?;
         if h2 {
             self.share(stream).await?;
-            return Box::pin(self.on_a_shared(timeouts, request)).await;
+            return self.on_a_shared(timeouts, request).await;
         }
         let (carrier, sent) = Carrier::new(stream);
         let handshake =
@@ -159,26 +161,31 @@ impl Pool {
         let (sender, connection) = handshake.map_err(Error::Broken)?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
         let mut line = Line { sender, task: Some(task), sent };
-        match answer(timeouts, request, |request| line.sender.try_send_request(request)).await? {
+        match answer(&self.watchdog, timeouts, request, |request| line.sender.try_send_request(request)).await {
             Ok(response) => Ok(self.lend(line, response, timeouts)),
             Err(unanswered) => Err(unanswered.error),
         }
     }
 
-    /// HTTP/2: a connection that all share.
-    async fn on_a_shared(&self, timeouts: &Timeouts, mut request: Request<Body>) -> Result<Response<Body>, Error> {
-        hop::for_http2(&mut request)?;
-        let whole =
-            |response: Response<Incoming>| response.map(|body| Body::from(body).stall_after(timeouts.body_stall.get()));
+    /// On the HTTP/2 connection that all share.
+    async fn on_a_shared(
+        &self,
+        timeouts: &Timeouts,
+        request: &mut Option<Request<Body>>,
+    ) -> Result<Response<Body>, Error> {
+        hop::for_http2(request.as_mut().expect("it was not sent yet"))?;
+        let whole = |response: Response<Incoming>| {
+            let mut response = response.map(Body::from);
+            response.body_mut().stall_after(timeouts.body_stall.get());
+            response
+        };
         if let Some(mut sender) = self.ready() {
-            let again = Again::copy(&request);
-            match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
+            let again = request.as_ref().and_then(Again::copy);
+            match answer(&self.watchdog, timeouts, request, |request| sender.try_send_request(request)).await {
                 Ok(response) => return Ok(whole(response)),
-                Err(Unanswered { unsent: Some(unsent), .. }) => request = *unsent,
-                Err(Unanswered { error, unsent: None }) => match again {
-                    Some(again) if died(&error) && sender.is_closed() => request = again,
-                    _ => return Err(error),
-                },
+                Err(unanswered) => {
+                    *request = Some(once_more(unanswered, || again.filter(|_| sender.is_closed()))?);
+                }
             }
         }
         let mut sender = {
@@ -191,7 +198,7 @@ impl Pool {
                 }
             }
         };
-        match answer(timeouts, request, |request| sender.try_send_request(request)).await? {
+        match answer(&self.watchdog, timeouts, request, |request| sender.try_send_request(request)).await {
             Ok(response) => Ok(whole(response)),
             Err(unanswered) => Err(unanswered.error),
         }
@@ -240,19 +247,19 @@ impl Pool {
         true
     }
 
-    fn lend(self: Rc<Self>, mut line: Line, response: Response<Incoming>, timeouts: &Timeouts) -> Response<Body> {
-        let (head, body) = response.into_parts();
-        if head.status == StatusCode::SWITCHING_PROTOCOLS {
+    fn lend(self: &Rc<Self>, mut line: Line, response: Response<Incoming>, timeouts: &Timeouts) -> Response<Body> {
+        let mut response = response.map(Body::from);
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the connection belongs to whoever takes it over.
             line.task = None;
-            return Response::from_parts(head, Body::empty());
-        }
-        if body.is_end_stream() {
+        } else if response.body().is_end_stream() {
             self.put(line);
-            return Response::from_parts(head, Body::empty());
+        } else {
+            let body = response.body_mut();
+            body.stall_after(timeouts.body_stall.get());
+            body.watch(|before| Lease { pool: self.clone(), line, before });
         }
-        let body = Body::from(body).stall_after(timeouts.body_stall.get());
-        Response::from_parts(head, body.watch(|before| Lease { pool: self, line, before }))
+        response
     }
 }
 
@@ -277,6 +284,15 @@ impl Watch for Lease {
         if let Some(before) = self.before {
             before.end(result);
         }
+    }
+}
+
+/// The request once more: nothing of it was sent, or nothing that must not be sent twice; the connection had died unnoticed.
+fn once_more(unanswered: Unanswered, again: impl FnOnce() -> Option<Request<Body>>) -> Result<Request<Body>, Error> {
+    match unanswered {
+        Unanswered { unsent: Some(unsent), .. } => Ok(*unsent),
+        Unanswered { error, unsent: None } if died(&error) => again().ok_or(error),
+        Unanswered { error, .. } => Err(error),
     }
 }
 

@@ -7,54 +7,80 @@ use http::{HeaderMap, Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::config::Timeouts;
+use super::watchdog::Watchdog;
 use crate::service::{Body, Error, Watch};
 
 /// Why there is no answer, and the request where nothing of it was sent.
+#[derive(Debug)]
 pub(super) struct Unanswered {
     pub(super) error: Error,
     pub(super) unsent: Option<Box<Request<Body>>>,
 }
 
-/// Waits for the head of the answer. The timeout runs from the end of the request, so that an upload may take its time
-/// as long as it moves.
+impl From<Error> for Unanswered {
+    fn from(error: Error) -> Self {
+        Self { error, unsent: None }
+    }
+}
+
+/// Sends the request, and waits for the head of the answer. The timeout runs from the end of the request, so that an
+/// upload may take its time as long as it moves.
 pub(super) async fn answer<F>(
+    watchdog: &Watchdog,
     timeouts: &Timeouts,
-    request: Request<Body>,
+    request: &mut Option<Request<Body>>,
     send: impl FnOnce(Request<Body>) -> F,
-) -> Result<Result<Response<Incoming>, Unanswered>, Error>
+) -> Result<Response<Incoming>, Unanswered>
+where
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
+{
+    let request = request.take().expect("a request is sent once");
+    let span = timeouts.response.get();
+    if !request.body().is_end_stream() {
+        return Box::pin(upload(timeouts, request, send)).await;
+    }
+    match watchdog.within(span, send(request)).await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(error)) => Err(unanswered(error, Error::Broken)),
+        Err(_) => Err(Error::Timeout.into()),
+    }
+}
+
+async fn upload<F>(
+    timeouts: &Timeouts,
+    mut request: Request<Body>,
+    send: impl FnOnce(Request<Body>) -> F,
+) -> Result<Response<Incoming>, Unanswered>
 where
     F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
 {
     let (span, stall) = (timeouts.response.get(), timeouts.body_stall.get());
-    if request.body().is_end_stream() {
-        let sent = timeout(span, send(request)).await.map_err(|_| Error::Timeout)?;
-        return Ok(sent.map_err(|error| unanswered(error, Error::Broken)));
-    }
     let upload = Rc::new(Cell::new(Upload::Moved(Instant::now())));
     let moving = upload.clone();
-    let request = request.map(|body| body.stall_after(stall).watch(|before| Sent { upload: moving, before }));
+    request.body_mut().stall_after(stall);
+    request.body_mut().watch(|before| Sent { upload: moving, before });
     let mut sending = std::pin::pin!(send(request));
     let mut deadline = Instant::now() + span;
     loop {
-        if let Ok(sent) = tokio::time::timeout_at(deadline, &mut sending).await {
+        if let Ok(sent) = timeout_at(deadline, &mut sending).await {
             let why = match upload.get() {
                 Upload::Broken => Error::Upload,
                 Upload::Stalled => Error::Stalled,
                 _ => Error::Broken,
             };
-            return Ok(sent.map_err(|error| unanswered(error, why)));
+            return sent.map_err(|error| unanswered(error, why));
         }
         deadline = match upload.get() {
             // Longer than the caller may stand still: here it is the upstream that takes nothing.
             Upload::Moved(at) => at + stall + span,
             Upload::Sent(at) => at + span,
-            Upload::Broken | Upload::Stalled => return Err(Error::Timeout),
+            Upload::Broken | Upload::Stalled => return Err(Error::Timeout.into()),
         };
         if deadline <= Instant::now() {
-            return Err(Error::Timeout);
+            return Err(Error::Timeout.into());
         }
     }
 }

@@ -19,9 +19,10 @@ use http::Version;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::config::Timeouts;
+use super::watchdog::End;
 use crate::service::{Busy, Quiet};
 
 /// An accepted socket as the requests on it see it.
@@ -62,22 +63,11 @@ impl Socket {
         self.0.quiet.begin()
     }
 
-    /// Waits until the caller has taken too long: for a head, or for a next request. One timer a connection, set anew
-    /// only when it has run out, so that a request costs none.
-    pub(super) async fn abandoned(&self, timeouts: &Timeouts) -> Abandoned {
-        let (head, idle) = (timeouts.request_header.get(), timeouts.idle.get());
-        loop {
-            let due = match self.head() {
-                Some(since) => Some((since + head, Abandoned::Head)),
-                None => self.0.quiet.since().map(|since| (since + idle, Abandoned::Idle)),
-            };
-            let now = Instant::now();
-            if let Some((_, what)) = due.filter(|(due, _)| *due <= now) {
-                return what;
-            }
-            // A head may begin while we sleep.
-            let look = now + head.min(idle);
-            sleep_until(due.map_or(look, |(due, _)| due.min(look))).await;
+    /// For what the caller has taken too long by now: for a head that has begun, or for a next request.
+    pub(super) fn overdue(&self, timeouts: &Timeouts, now: Instant) -> Option<End> {
+        match self.head() {
+            Some(since) => (since + timeouts.request_header.get() <= now).then_some(End::SlowHead),
+            None => self.0.quiet.since().filter(|since| *since + timeouts.idle.get() <= now).map(|_| End::Idle),
         }
     }
 
@@ -119,15 +109,6 @@ impl Socket {
         let twin = SockRef::from(stream.as_ref().ok_or(io::ErrorKind::NotConnected)?).try_clone()?;
         TcpStream::from_std(twin.into())
     }
-}
-
-/// For what a caller took too long.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Abandoned {
-    /// The head of a request that has begun.
-    Head,
-    /// The next request.
-    Idle,
 }
 
 /// What a connection speaks.

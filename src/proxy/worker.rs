@@ -16,6 +16,7 @@ use super::serve::serve;
 use super::site::Site;
 use super::trial::Trial;
 use super::upstream::{SWEEP, Upstreams};
+use super::watchdog::Watchdog;
 use crate::measure::Recorder;
 
 /// How often a worker hands over what it recorded: often enough that BROKEN is seen at once, rare beside requests.
@@ -30,6 +31,8 @@ pub(super) enum Command {
     Watch(Arc<Trial>),
     /// A listener has been told something else.
     Renew(Arc<Listener>),
+    /// See at once who has to end.
+    Look,
 }
 
 /// The control plane's end of a worker.
@@ -43,6 +46,7 @@ pub(super) struct Handle {
 #[derive(Debug)]
 pub struct Worker {
     pub(super) index: usize,
+    pub(super) watchdog: Rc<Watchdog>,
     upstreams: Upstreams,
     sites: RefCell<Vec<Rc<Site>>>,
     recorders: RefCell<Vec<(Arc<Trial>, Rc<Recorder>)>>,
@@ -50,11 +54,13 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// A worker without a thread, for whoever has one already.
+    /// A worker without a thread, for whoever has one already, in the `LocalSet` that this is called in.
     pub fn new(index: usize) -> Rc<Self> {
+        let watchdog = Watchdog::start();
         Rc::new(Self {
             index,
-            upstreams: Upstreams::default(),
+            upstreams: Upstreams::new(watchdog.clone()),
+            watchdog,
             sites: RefCell::default(),
             recorders: RefCell::default(),
             operations: Cell::new(0),
@@ -68,7 +74,10 @@ impl Worker {
         let counter = connections.clone();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-            LocalSet::new().block_on(&runtime, Self::new(index).run(inbox, counter));
+            LocalSet::new().block_on(&runtime, async {
+                crate::clock::sharpen();
+                Self::new(index).run(inbox, counter).await;
+            });
         })?;
         Ok(Handle { commands, connections })
     }
@@ -94,6 +103,7 @@ impl Worker {
                     // A task of its own: a panic in a run's code must not be this thread's end.
                     tokio::task::spawn_local(async move { drop(worker.recorder(&trial)) });
                 }
+                Command::Look => self.watchdog.look(),
                 Command::Renew(listener) => self.site(listener).renew(&self.upstreams),
             }
         }
