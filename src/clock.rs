@@ -7,6 +7,8 @@
 use std::cell::Cell;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use jiff::Timestamp;
@@ -30,6 +32,30 @@ pub fn now() -> Timestamp {
 /// Makes [`now`] follow Tokio's clock from a date on, in this thread. For tests.
 pub fn follow_tokio(date: Timestamp) {
     FROZEN.set(Some((date, Instant::now())));
+}
+
+/// A time that somebody tells now and then: reading it costs an instruction, and it is as old as the last telling.
+#[derive(Debug)]
+pub struct Coarse {
+    start: Instant,
+    nanos: AtomicU64,
+}
+
+impl Coarse {
+    /// Begins at one, so that zero can stand for never.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self { start: Instant::now(), nanos: AtomicU64::new(1) })
+    }
+
+    /// Nanoseconds from its beginning to the last telling.
+    pub fn nanos(&self) -> u64 {
+        self.nanos.load(Relaxed)
+    }
+
+    /// Tells the time.
+    pub fn tell(&self) {
+        self.nanos.store(1 + self.start.elapsed().as_nanos() as u64, Relaxed);
+    }
 }
 
 /// Waits until an instant: never less, and on a sharpened thread hardly more.

@@ -14,6 +14,8 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use crate::clock::Coarse;
+
 /// A body on its way through: nothing is ever buffered whole.
 ///
 /// A struct over an enum instead of a boxed body: a request that meets no fault must not pay for a box.
@@ -31,16 +33,15 @@ pub struct Busy(Arc<Quiet>);
 /// Since when a connection has had nothing to do. Only one thread touches it.
 #[derive(Debug)]
 pub struct Quiet {
-    start: Instant,
+    clock: Arc<Coarse>,
     busy: AtomicU32,
-    /// In nanoseconds from the start.
     since: AtomicU64,
 }
 
 impl Quiet {
     /// Nothing to do from now on.
-    pub fn new() -> Arc<Self> {
-        Arc::new(Self { start: Instant::now(), busy: AtomicU32::new(0), since: AtomicU64::new(0) })
+    pub fn new(clock: Arc<Coarse>) -> Arc<Self> {
+        Arc::new(Self { busy: AtomicU32::new(0), since: AtomicU64::new(clock.nanos()), clock })
     }
 
     /// An exchange begins.
@@ -49,18 +50,19 @@ impl Quiet {
         Busy(self.clone())
     }
 
-    /// Since when there has been nothing to do; nothing while there is.
-    pub fn since(&self) -> Option<Instant> {
-        (self.busy.load(Relaxed) == 0).then(|| self.start + Duration::from_nanos(self.since.load(Relaxed)))
+    /// Since when there has been nothing to do, in nanoseconds of its clock; nothing while there is.
+    pub fn since(&self) -> Option<u64> {
+        (self.busy.load(Relaxed) == 0).then(|| self.since.load(Relaxed))
     }
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let left = self.0.busy.load(Relaxed) - 1;
-        self.0.busy.store(left, Relaxed);
+        let Quiet { clock, busy, since } = &*self.0;
+        let left = busy.load(Relaxed) - 1;
+        busy.store(left, Relaxed);
         if left == 0 {
-            self.0.since.store(self.0.start.elapsed().as_nanos() as u64, Relaxed);
+            since.store(clock.nanos(), Relaxed);
         }
     }
 }

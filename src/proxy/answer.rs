@@ -30,8 +30,8 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Answers one request.
-    pub(super) async fn answer(self: Rc<Self>, request: Request<Body>) -> Result<Response<Body>, Error> {
+    /// Answers one request. Heads lie in boxes: to move them from one future to the next costs more.
+    pub(super) async fn answer(self: Rc<Self>, request: Box<Request<Body>>) -> Result<Response<Body>, Error> {
         let version = request.version();
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
@@ -39,13 +39,13 @@ impl Connection {
             Err(error) => Err(error),
             // Through the runs that are live, if any are; else straight to the upstream.
             Ok(seen) if self.site.listener.live.load(Ordering::Relaxed) > 0 => {
-                Box::pin(self.tried(&plan, request, seen)).await
+                Box::pin(self.tried(&plan, *request, seen)).await.map(Box::new)
             }
-            Ok(seen) => self.forward(&plan, &mut Some(request), seen).await,
+            Ok(seen) => self.forward(&plan, request, seen).await,
         };
         let mut response = match result {
             Ok(response) => response,
-            Err(error) => self.unanswered(&plan, error, version)?,
+            Err(error) => Box::new(self.unanswered(&plan, error, version)?),
         };
         self.site.stats().answered(response.status());
         response.body_mut().keep(busy);
@@ -53,7 +53,7 @@ impl Connection {
             let socket = self.socket.clone();
             response.body_mut().watch(|before| Torn { socket, before });
         }
-        Ok(response)
+        Ok(*response)
     }
 
     /// What becomes of a request that got no answer from the upstream.
@@ -93,7 +93,7 @@ impl Connection {
         let (connection, onward) = (self.clone(), plan.clone());
         let next: trial::Next = Rc::new(move |request| {
             let (connection, plan) = (connection.clone(), onward.clone());
-            Box::pin(async move { connection.forward(&plan, &mut Some(request), seen).await })
+            Box::pin(async move { connection.forward(&plan, Box::new(request), seen).await.map(|response| *response) })
         });
         trial::pass(&here, request, next).await
     }
@@ -102,21 +102,20 @@ impl Connection {
     async fn forward(
         self: &Rc<Self>,
         plan: &Plan,
-        request: &mut Option<Request<Body>>,
+        mut request: Box<Request<Body>>,
         seen: Seen,
-    ) -> Result<Response<Body>, Error> {
+    ) -> Result<Box<Response<Body>>, Error> {
         let config = plan.config();
-        let head = request.as_mut().expect("it was not sent yet");
-        let pool = plan.pool(head).ok_or(Error::NoRoute)?;
-        hop::name(head, &config.host, &pool.host, seen)?;
+        let pool = plan.pool(&request).ok_or(Error::NoRoute)?;
+        hop::name(&mut request, &config.host, &pool.host, seen)?;
         if seen.upgrade {
             return Box::pin(tunnel::upgrade(self, pool, config, request)).await;
         }
         if seen.hop {
-            hop::strip(head.headers_mut());
-            hop::relist(head.headers_mut());
+            hop::strip(request.headers_mut());
+            hop::relist(request.headers_mut());
         }
-        let mut response = pool.send(&config.timeouts, request).await?;
+        let mut response = pool.send(&config.timeouts, request, false).await?;
         if hop::has_hop(response.headers()) {
             hop::strip(response.headers_mut());
         }

@@ -70,11 +70,6 @@ pub(super) fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<
     Ok(seen)
 }
 
-/// Whether a request that goes up asks for another protocol.
-pub(super) fn upgrades<B>(request: &Request<B>) -> bool {
-    request.headers().contains_key(UPGRADE)
-}
-
 fn target_bytes(uri: &Uri) -> u64 {
     let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
     (authority + uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64

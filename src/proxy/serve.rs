@@ -41,7 +41,7 @@ pub(super) async fn serve(
 ) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let plan = site.plan();
-    let socket = Socket::new(stream);
+    let socket = Socket::new(stream, worker.watchdog.clock());
     let mut wire = Wire::new(socket.clone());
     let connection = Rc::new(Connection { worker, site, caller: peer, socket, _counted: counted });
     match plan.setup.tls.server.clone() {
@@ -67,7 +67,8 @@ where
 {
     let config = plan.config();
     let answers = connection.clone();
-    let service = service_fn(move |request: Request<Incoming>| answers.clone().answer(request.map(Body::from)));
+    let service =
+        service_fn(move |request: Request<Incoming>| answers.clone().answer(Box::new(request.map(Body::from))));
     let result = match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();

@@ -20,21 +20,20 @@ pub(super) async fn upgrade(
     connection: &Rc<Connection>,
     pool: &Rc<Pool>,
     config: &ListenerConfig,
-    request: &mut Option<Request<Body>>,
-) -> Result<Response<Body>, Error> {
-    let head = request.as_mut().expect("it was not sent yet");
-    let caller = on(&mut *head);
-    let protocol = head.headers().get(UPGRADE).cloned();
-    hop::strip(head.headers_mut());
-    hop::relist(head.headers_mut());
-    mark(head.headers_mut(), protocol);
-    let mut response = pool.send(&config.timeouts, request).await?;
+    mut request: Box<Request<Body>>,
+) -> Result<Box<Response<Body>>, Error> {
+    let caller = on(&mut *request);
+    let protocol = request.headers().get(UPGRADE).cloned();
+    hop::strip(request.headers_mut());
+    hop::relist(request.headers_mut());
+    mark(request.headers_mut(), protocol);
+    let mut response = pool.send(&config.timeouts, request, true).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         hop::strip(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
         return Ok(response);
     }
-    let upstream = on(&mut response);
+    let upstream = on(&mut *response);
     let protocol = response.headers().get(UPGRADE).cloned();
     hop::strip(response.headers_mut());
     mark(response.headers_mut(), protocol);

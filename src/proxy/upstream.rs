@@ -12,7 +12,6 @@ use std::time::Duration;
 use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
-use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Mutex;
@@ -117,13 +116,13 @@ impl Upstreams {
 }
 
 impl Pool {
-    /// Sends a request, which is taken out of its place, and brings the head of its answer back.
+    /// Sends a request, and brings the head of its answer back.
     pub(super) async fn send(
         self: &Rc<Self>,
         timeouts: &Timeouts,
-        request: &mut Option<Request<Body>>,
-    ) -> Result<Response<Body>, Error> {
-        let upgrade = request.as_ref().is_some_and(hop::upgrades);
+        mut request: Box<Request<Body>>,
+        upgrade: bool,
+    ) -> Result<Box<Response<Body>>, Error> {
         let shared = match self.way.target.scheme {
             Scheme::Http => false,
             Scheme::H2c => true,
@@ -132,12 +131,12 @@ impl Pool {
         if shared {
             return Box::pin(self.on_a_shared(timeouts, request)).await;
         }
-        hop::for_http1(request.as_mut().expect("it was not sent yet"));
+        hop::for_http1(&mut request);
         if let Some(mut line) = self.take() {
-            let again = request.as_ref().and_then(|request| Again::of(request, &line.sent));
+            let again = Again::of(&request, &line.sent);
             match answer(&self.watchdog, timeouts, request, |request| line.sender.try_send_request(request)).await {
                 Ok(response) => return Ok(self.lend(line, response, timeouts)),
-                Err(unanswered) => *request = Some(once_more(unanswered, || again.and_then(Again::request))?),
+                Err(unanswered) => request = once_more(unanswered, || again.and_then(Again::request))?,
             }
         }
         Box::pin(self.on_a_fresh(timeouts, request, upgrade)).await
@@ -147,9 +146,9 @@ impl Pool {
     async fn on_a_fresh(
         self: &Rc<Self>,
         timeouts: &Timeouts,
-        request: &mut Option<Request<Body>>,
+        request: Box<Request<Body>>,
         upgrade: bool,
-    ) -> Result<Response<Body>, Error> {
+    ) -> Result<Box<Response<Body>>, Error> {
         let (stream, h2) = self.connect(timeouts, upgrade).await?;
         if h2 {
             self.share(stream).await?;
@@ -171,21 +170,18 @@ impl Pool {
     async fn on_a_shared(
         &self,
         timeouts: &Timeouts,
-        request: &mut Option<Request<Body>>,
-    ) -> Result<Response<Body>, Error> {
-        hop::for_http2(request.as_mut().expect("it was not sent yet"))?;
-        let whole = |response: Response<Incoming>| {
-            let mut response = response.map(Body::from);
+        mut request: Box<Request<Body>>,
+    ) -> Result<Box<Response<Body>>, Error> {
+        hop::for_http2(&mut request)?;
+        let whole = |mut response: Box<Response<Body>>| {
             response.body_mut().stall_after(timeouts.body_stall.get());
             response
         };
         if let Some(mut sender) = self.ready() {
-            let again = request.as_ref().and_then(Again::copy);
+            let again = Again::copy(&request);
             match answer(&self.watchdog, timeouts, request, |request| sender.try_send_request(request)).await {
                 Ok(response) => return Ok(whole(response)),
-                Err(unanswered) => {
-                    *request = Some(once_more(unanswered, || again.filter(|_| sender.is_closed()))?);
-                }
+                Err(unanswered) => request = once_more(unanswered, || again.filter(|_| sender.is_closed()))?,
             }
         }
         let mut sender = {
@@ -247,8 +243,12 @@ impl Pool {
         true
     }
 
-    fn lend(self: &Rc<Self>, mut line: Line, response: Response<Incoming>, timeouts: &Timeouts) -> Response<Body> {
-        let mut response = response.map(Body::from);
+    fn lend(
+        self: &Rc<Self>,
+        mut line: Line,
+        mut response: Box<Response<Body>>,
+        timeouts: &Timeouts,
+    ) -> Box<Response<Body>> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the connection belongs to whoever takes it over.
             line.task = None;
@@ -288,10 +288,13 @@ impl Watch for Lease {
 }
 
 /// The request once more: nothing of it was sent, or nothing that must not be sent twice; the connection had died unnoticed.
-fn once_more(unanswered: Unanswered, again: impl FnOnce() -> Option<Request<Body>>) -> Result<Request<Body>, Error> {
+fn once_more(
+    unanswered: Unanswered,
+    again: impl FnOnce() -> Option<Request<Body>>,
+) -> Result<Box<Request<Body>>, Error> {
     match unanswered {
-        Unanswered { unsent: Some(unsent), .. } => Ok(*unsent),
-        Unanswered { error, unsent: None } if died(&error) => again().ok_or(error),
+        Unanswered { unsent: Some(unsent), .. } => Ok(unsent),
+        Unanswered { error, unsent: None } if died(&error) => again().map(Box::new).ok_or(error),
         Unanswered { error, .. } => Err(error),
     }
 }

@@ -31,22 +31,25 @@ impl From<Error> for Unanswered {
 pub(super) async fn answer<F>(
     watchdog: &Watchdog,
     timeouts: &Timeouts,
-    request: &mut Option<Request<Body>>,
+    request: Box<Request<Body>>,
     send: impl FnOnce(Request<Body>) -> F,
-) -> Result<Response<Incoming>, Unanswered>
+) -> Result<Box<Response<Body>>, Unanswered>
 where
     F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
 {
-    let request = request.take().expect("a request is sent once");
     let span = timeouts.response.get();
     if !request.body().is_end_stream() {
-        return Box::pin(upload(timeouts, request, send)).await;
+        return Box::pin(upload(timeouts, *request, send)).await.map(whole);
     }
-    match watchdog.within(span, send(request)).await {
-        Ok(Ok(response)) => Ok(response),
+    match watchdog.within(span, send(*request)).await {
+        Ok(Ok(response)) => Ok(whole(response)),
         Ok(Err(error)) => Err(unanswered(error, Error::Broken)),
         Err(_) => Err(Error::Timeout.into()),
     }
+}
+
+fn whole(response: Response<Incoming>) -> Box<Response<Body>> {
+    Box::new(response.map(Body::from))
 }
 
 async fn upload<F>(

@@ -3,19 +3,21 @@
 //! A timer of Tokio's costs a request five hundred instructions, most of them for being cancelled in time. Here it costs a
 //! place in a list. What is due is noticed within two looks, and never before its time.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use slab::Slab;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 use super::site::Plan;
 use super::wire::Socket;
+use crate::clock::Coarse;
 
 /// How often it looks while requests are under way: a fiftieth of a second is short beside any timeout.
 const BUSY: Duration = Duration::from_millis(20);
@@ -27,7 +29,7 @@ const QUIET: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Watchdog {
     /// When it looked last.
-    now: Cell<Instant>,
+    clock: Arc<Coarse>,
     requests: RefCell<Slab<Waiting>>,
     connections: RefCell<Slab<Watched>>,
     /// Something waits again.
@@ -36,8 +38,8 @@ pub(super) struct Watchdog {
 
 #[derive(Debug)]
 struct Waiting {
-    /// Nothing once it is too late.
-    due: Option<Instant>,
+    /// In nanoseconds of the clock; nothing once it is too late.
+    due: Option<u64>,
     waker: Waker,
 }
 
@@ -69,13 +71,19 @@ impl Watchdog {
     /// A watchdog on the thread that this is called on, for as long as somebody holds it.
     pub(super) fn start() -> Rc<Self> {
         let watchdog = Rc::new(Self {
-            now: Cell::new(Instant::now()),
+            clock: Coarse::new(),
             requests: RefCell::default(),
             connections: RefCell::default(),
             called: Notify::new(),
         });
         tokio::task::spawn_local(watch(Rc::downgrade(&watchdog)));
         watchdog
+    }
+
+    /// The time of its last look, for whoever it looks after: told anew before the first of them is.
+    pub(super) fn clock(&self) -> Arc<Coarse> {
+        self.now();
+        self.clock.clone()
     }
 
     /// Lets a future take so long.
@@ -88,7 +96,7 @@ impl Watchdog {
             }
             let Some(key) = place.key else {
                 // It looked a while ago: the span counts from its next look at the latest.
-                let due = Some(self.now() + span + BUSY);
+                let due = Some(self.now().saturating_add((span + BUSY).as_nanos() as u64));
                 place.key = Some(self.requests.borrow_mut().insert(Waiting { due, waker: cx.waker().clone() }));
                 return Poll::Pending;
             };
@@ -137,18 +145,18 @@ impl Watchdog {
     }
 
     /// The time of the last look; of this moment where there was nothing to look at.
-    fn now(&self) -> Instant {
+    fn now(&self) -> u64 {
         if self.requests.borrow().is_empty() && self.connections.borrow().is_empty() {
-            self.now.set(Instant::now());
+            self.clock.tell();
             self.called.notify_one();
         }
-        self.now.get()
+        self.clock.nanos()
     }
 
     /// Looks at all that wait.
     pub(super) fn look(&self) {
-        let now = Instant::now();
-        self.now.set(now);
+        self.clock.tell();
+        let now = self.clock.nanos();
         for (_, waiting) in self.requests.borrow_mut().iter_mut() {
             if waiting.due.is_some_and(|due| due <= now) {
                 waiting.due = None;
@@ -157,7 +165,7 @@ impl Watchdog {
         }
         for (_, watched) in self.connections.borrow_mut().iter_mut() {
             if watched.end.is_none() {
-                watched.end = watched.verdict(now);
+                watched.end = watched.verdict();
                 if watched.end.is_some() {
                     watched.waker.wake_by_ref();
                 }
@@ -167,11 +175,11 @@ impl Watchdog {
 }
 
 impl Watched {
-    fn verdict(&self, now: Instant) -> Option<End> {
+    fn verdict(&self) -> Option<End> {
         if self.drain.is_cancelled() {
             return Some(End::Drain);
         }
-        self.socket.overdue(&self.plan.config().timeouts, now)
+        self.socket.overdue(&self.plan.config().timeouts)
     }
 }
 
@@ -207,6 +215,7 @@ mod tests {
     use std::future::pending;
 
     use tokio::task::LocalSet;
+    use tokio::time::Instant;
 
     use super::*;
 

@@ -12,18 +12,18 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Version;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::config::Timeouts;
 use super::watchdog::End;
+use crate::clock::Coarse;
 use crate::service::{Busy, Quiet};
+use crate::units::Span;
 
 /// An accepted socket as the requests on it see it.
 #[derive(Clone, Debug)]
@@ -35,20 +35,20 @@ struct Shared {
     stream: Mutex<Option<TcpStream>>,
     reset: AtomicBool,
     quiet: Arc<Quiet>,
-    since: Instant,
-    /// When the head of a request began to come, in nanoseconds from `since`, until it is whole; 0 is none.
+    clock: Arc<Coarse>,
+    /// When the head of a request began to come, until it is whole; 0 is none.
     head: AtomicU64,
     /// On HTTP/2, and in a tunnel, there is more to read than heads.
     shared: AtomicBool,
 }
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream) -> Self {
+    pub(super) fn new(stream: TcpStream, clock: Arc<Coarse>) -> Self {
         Self(Arc::new(Shared {
             stream: Mutex::new(Some(stream)),
             reset: AtomicBool::new(false),
-            quiet: Quiet::new(),
-            since: Instant::now(),
+            quiet: Quiet::new(clock.clone()),
+            clock,
             head: AtomicU64::new(0),
             shared: AtomicBool::new(false),
         }))
@@ -64,17 +64,12 @@ impl Socket {
     }
 
     /// For what the caller has taken too long by now: for a head that has begun, or for a next request.
-    pub(super) fn overdue(&self, timeouts: &Timeouts, now: Instant) -> Option<End> {
-        match self.head() {
-            Some(since) => (since + timeouts.request_header.get() <= now).then_some(End::SlowHead),
-            None => self.0.quiet.since().filter(|since| *since + timeouts.idle.get() <= now).map(|_| End::Idle),
+    pub(super) fn overdue(&self, timeouts: &Timeouts) -> Option<End> {
+        let past = |since: u64, span: Span| self.0.clock.nanos() > since.saturating_add(span.get().as_nanos() as u64);
+        match self.0.head.load(Relaxed) {
+            0 => self.0.quiet.since().filter(|since| past(*since, timeouts.idle)).map(|_| End::Idle),
+            since => past(since, timeouts.request_header).then_some(End::SlowHead),
         }
-    }
-
-    /// Since when a head has been on its way, if one is.
-    fn head(&self) -> Option<Instant> {
-        let nanos = self.0.head.load(Relaxed);
-        (nanos > 0).then(|| self.0.since + Duration::from_nanos(nanos))
     }
 
     /// From now on the connection's end is an RST.
@@ -198,9 +193,9 @@ impl AsyncRead for Wire {
             self.before.advance(length);
             Poll::Ready(Ok(()))
         };
-        let Shared { quiet, head, shared, since, .. } = &*self.socket.0;
+        let Shared { quiet, head, shared, clock, .. } = &*self.socket.0;
         if buf.filled().len() > before && !shared.load(Relaxed) && head.load(Relaxed) == 0 && quiet.since().is_some() {
-            head.store(since.elapsed().as_nanos().max(1) as u64, Relaxed);
+            head.store(clock.nanos(), Relaxed);
         }
         read
     }
