@@ -6,6 +6,7 @@ mod documents;
 mod exit;
 mod halt;
 mod log;
+mod next;
 mod remote;
 mod report;
 mod run;

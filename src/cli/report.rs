@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::exit::{Exit, Usage};
+use super::next::Door;
 use super::{Output, print, system};
 use crate::experiment::Experiment;
 use crate::lab::judge;
@@ -69,8 +70,12 @@ impl Show {
             return serde_json::from_str(&text)
                 .map_err(|error| Usage(format!("{}: not a report: {error}", self.run)).into());
         }
-        let ledger = Ledger::open(&system::ledger(self.ledger.as_deref(), self.config.as_deref())?)?;
-        Ok(ledger.report(&self.run)?)
+        let path = system::ledger(self.ledger.as_deref(), self.config.as_deref())?;
+        let ledger = Ledger::open(&path)?;
+        let mut report = ledger.report(&self.run)?;
+        let door = self.ledger.as_deref().map_or(Door::File(self.config.as_deref()), Door::Ledger);
+        Door::to(&ledger, &report.run, &path, door).show(&mut report, None);
+        Ok(report)
     }
 }
 

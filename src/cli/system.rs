@@ -46,3 +46,14 @@ pub(super) fn ledger(named: Option<&Path>, config: Option<&Path>) -> anyhow::Res
         LedgerConfig::Remote { url, .. } => Err(Usage(format!("the ledger is at {url}; look there")).into()),
     }
 }
+
+/// Where a command that has no listeners of its own writes reports: as the system file says, else in `reports` here.
+pub(super) fn reports(config: Option<&Path>) -> PathBuf {
+    let path = config.unwrap_or_else(|| Path::new(USUAL));
+    let system = std::fs::read_to_string(path).ok().and_then(|text| {
+        let parsed = System::parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok());
+        parsed.ok().map(|(system, _)| system.reports)
+    });
+    let reports = system.map_or_else(|| "reports".into(), |reports| folder(path).join(reports));
+    reports.components().filter(|part| *part != std::path::Component::CurDir).collect()
+}

@@ -354,5 +354,6 @@ fn replay(facts: &Facts<'_>, experiment: &Experiment, evidence: &Evidence) -> Re
             })
             .collect(),
         evidence: json!(evidence),
+        command: None,
     }
 }

@@ -22,6 +22,7 @@ mod words;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::words::shell;
 pub use crate::experiment::{Arm, Ending, Hypothesis};
 use crate::units::{Increase, Percent, Seed, Span};
 
@@ -390,6 +391,9 @@ pub struct FollowUp {
     pub first: String,
     /// The document.
     pub document: String,
+    /// What to type to run it, where whoever wrote the report knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// What is needed to reach the same verdict again.
@@ -406,6 +410,9 @@ pub struct Replay {
     /// Everything that the verdict depends on, as the engine takes it.
     #[serde(default)]
     pub evidence: serde_json::Value,
+    /// What to type for it, where whoever wrote the report knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// The blocks of one indicator.

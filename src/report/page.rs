@@ -272,12 +272,14 @@ fn repair(report: &Report) -> Vec<Block> {
 fn next(report: &Report) -> Vec<Block> {
     let Some(follow_up) = &report.follow_up else { return Vec::new() };
     let mut blocks = vec![Block::Lead(sentence(&follow_up.first))];
-    let (text, command) = match &report.failure {
-        Some(failure) => {
+    const CLOSES: &str = "Then run the follow-up; the failure closes when it holds:";
+    let (text, command) = match (&follow_up.command, &report.failure) {
+        (Some(command), _) => (CLOSES, sentence(command)),
+        (None, Some(failure)) => {
             let command = format!("pratfall run {}", words::shell(&line(failure, TITLE)));
-            ("Then run the follow-up; the failure closes when it holds:", command)
+            (CLOSES, command)
         }
-        None => {
+        (None, None) => {
             let text = "Then save the document below as follow-up.yaml and run it:";
             (text, "pratfall run follow-up.yaml".to_owned())
         }
@@ -345,9 +347,10 @@ fn surprise(report: &Report) -> Vec<Block> {
 fn replay(report: &Report) -> Vec<Block> {
     let replay = &report.replay;
     let blocks: usize = replay.blocks.iter().map(|it| it.inject.len() + it.recovery.len()).sum();
+    let usual = || format!("pratfall report {} --replay", words::shell(&line(&report.run, TITLE)));
     let mut shown = vec![
         Block::Text("The same verdict again, from the ledger's counts and without any traffic:".to_owned()),
-        Block::Command(format!("pratfall report {} --replay", words::shell(&line(&report.run, TITLE)))),
+        Block::Command(replay.command.as_deref().map_or_else(usual, sentence)),
         Block::Terms(vec![
             Term { name: "Seed", text: replay.seed.to_string() },
             term("Engine", &replay.engine),

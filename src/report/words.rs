@@ -165,7 +165,7 @@ pub(super) fn pieces(text: &str) -> Vec<(&str, bool)> {
 }
 
 /// A word as a shell takes it, whatever is in it: plain where it is harmless, quoted where not.
-pub(super) fn shell(word: &str) -> String {
+pub fn shell(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':');
     if !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain) {
         return word.to_owned();

@@ -303,9 +303,19 @@ fn the_demo_is_as_planned_and_leaves_its_reports() {
         }
     }
     home.pratfall(&["log", "--ledger", "out/demo.db"]).exits(0).says("broken").says("held");
-    // The command that it offers next is a document that can be read.
-    let follow_up = done.out.split("pratfall run ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
-    home.pratfall(&["check", follow_up]).exits(0);
+    // What it says to type next closes the loop, typed as it stands.
+    let next = done.out.lines().find_map(|line| line.split_once(", then: ")).unwrap().1;
+    assert!(next.ends_with("pratfall demo --fixed --reports out"), "{next}");
+    let mended = home.start(&next.split(' ').skip(1).collect::<Vec<_>>()).end(2 * A_RUN).exits(0);
+    assert!(mended.out.contains("HELD") && mended.out.contains("is closed: its follow-up held"), "{}", mended.out);
+    home.pratfall(&["log", "--ledger", "out/demo.db"]).exits(0).says("iterated");
+    // So does what its report says, rendered again from the ledger.
+    let broken = done.out.lines().filter_map(|line| line.split_once("out/")).next_back().unwrap().1;
+    let run = broken.split('/').next().unwrap();
+    let report = home.pratfall(&["report", run, "--ledger", "out/demo.db"]).exits(0).out;
+    assert!(report.contains("\npratfall demo --fixed --reports out\n"), "{report}");
+    let replay = report.lines().find(|line| line.contains(" --replay")).unwrap();
+    home.pratfall(&replay.split(' ').skip(1).collect::<Vec<_>>()).exits(0).says("the same");
 }
 
 #[test]
