@@ -261,8 +261,11 @@ fn repair(report: &Report) -> Vec<Block> {
     steps.extend(report.findings.iter().filter_map(|finding| finding.advice.as_deref()).map(sentence));
     steps.dedup();
     let mut blocks = if steps.is_empty() { Vec::new() } else { vec![Block::List(steps)] };
-    blocks.push(Block::Text("This map of who passes the context on needs no fault and ten seconds:".to_owned()));
-    blocks.push(Block::Command("pratfall rehearse".to_owned()));
+    if report.fidelity.uncarried > 0 && report.fidelity.faulted == 0 {
+        const BY_HAND: &str = "To see without any fault who passes the context on: send a request with the header \
+             `baggage: who=me`, and look for it on the calls that the application makes.";
+        blocks.push(Block::Text(BY_HAND.to_owned()));
+    }
     if let Some(follow_up) = report.follow_up.as_ref().filter(|it| !it.document.trim().is_empty()) {
         blocks.push(Block::Document { summary: "The experiment, repaired", text: words::lines(&follow_up.document) });
     }
