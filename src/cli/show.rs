@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::next::typed;
 use crate::experiment::Ending;
 use crate::lab::Progress;
-use crate::report::{Counted, Report};
+use crate::report::{Counted, Report, words};
 
 /// How often a line is written where there is no terminal.
 const EVERY: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ fn bar(elapsed: Duration, planned: Duration) -> String {
 }
 
 fn percent(counted: Counted) -> String {
-    if counted.of == 0 { "–".to_owned() } else { format!("{:.1} %", counted.share() * 100.0) }
+    if counted.of == 0 { "–".to_owned() } else { words::share(counted.share()) }
 }
 
 fn cut(text: &str, most: usize) -> String {
@@ -145,7 +145,8 @@ pub(super) fn summary(report: &Report, place: Place) -> String {
     let mut lines = vec![format!("{}{}{}", place.text(), report.title, lasted(report))];
     let indent = " ".repeat(place.text().chars().count().max(5));
     let word = word(report.verdict.ending);
-    let mut told = report.verdict.bounds.iter().map(|bound| {
+    let measured = report.verdict.bounds.iter().filter(|bound| bound.treated.of + bound.control.of > 0);
+    let mut told = measured.map(|bound| {
         format!(
             "{}: {} treated v {} control ({})",
             bound.indicator,
@@ -163,8 +164,9 @@ pub(super) fn summary(report: &Report, place: Place) -> String {
         lines.push(format!("{indent}{:<13}{missing}", "missing"));
     }
     for (index, finding) in report.findings.iter().enumerate() {
+        let reason = !["baseline_short", "failure_open", "failure_closed"].contains(&&*finding.kind);
         let label = match (index, report.verdict.ending) {
-            (0, Ending::Broken) => "why",
+            (0, Ending::Broken) if reason => "why",
             (0, _) => "found",
             _ => "",
         };

@@ -303,7 +303,10 @@ async fn baseline(watch: &mut Watch<'_>, longest: Duration) -> (PhaseMark, Resul
         let enough = matches!(length, Length::Fixed(_)) || units(watch) >= plan::BASELINE_UNITS;
         (elapsed >= least && enough) || elapsed >= at_most
     };
-    let cut = watch.until(mark, least, look, done).await;
+    let cut = watch.until(mark, least, look, done).await.map(|cut| match cut {
+        Cut::Guard(why) => Cut::Guard(format!("the system was not well before any fault: {why}")),
+        cut => cut,
+    });
     (mark, cut.map_or(Ok(()), |cut| Err(ended(cut, watch))))
 }
 
@@ -345,8 +348,12 @@ async fn inject(
     let injection = enrolled.inject();
     watch.inject_length = length;
     let faults: Vec<String> = watch.experiment.inject.faults.iter().map(crate::fault::Fault::describe).collect();
-    let text =
-        format!("inject began at {}: {}, for {}", watch.experiment.inject.at, faults.join(" and "), Span::from(length));
+    let text = format!(
+        "inject began at {}: {}, for {:#}",
+        watch.experiment.inject.at,
+        faults.join(" and "),
+        Span::from(length)
+    );
     watch.say("run", text);
     let observe = watch.experiment.observe.get();
     let bounds = watch.bounds.iter();

@@ -169,7 +169,7 @@ impl Axis {
                     None => (bound.margin, format!("at most {}", words::share(bound.margin)), true),
                     Some(Increase::Points(points)) => {
                         let level = control + points.ratio();
-                        (level, format!("control + {points}: {}", words::share(level)), false)
+                        (level, format!("control + {points:#}: {}", words::share(level)), false)
                     }
                     Some(Increase::Ratio(ratio)) => {
                         let level = control * ratio;

@@ -17,12 +17,11 @@ mod playbook;
 pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
-mod words;
+pub mod words;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-pub use self::words::shell;
 pub use crate::experiment::{Arm, Ending, Hypothesis};
 use crate::units::{Increase, Percent, Seed, Span};
 
@@ -211,6 +210,9 @@ pub struct Fidelity {
     pub exposed_units: u64,
     /// Eligible calls that were let through, and why.
     pub spared: Vec<(String, u64)>,
+    /// Treated units that were under way when the fault was taken off early: let go, and in no verdict.
+    #[serde(default)]
+    pub undecided: u64,
     /// Delay asked and applied in milliseconds, where the fault is a delay.
     pub delay: Option<DelayFidelity>,
     /// The fault, as it was written.

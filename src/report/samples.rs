@@ -415,6 +415,7 @@ fn measure(report: &mut Report, inject: usize, during: &[(f64, f64)], delay: f64
         score_parts: String::new(),
     };
     report.fidelity = Fidelity {
+        undecided: 0,
         treatment_asked: 0.1,
         treatment_applied: enrolled[0] as f64 / enrolled.iter().sum::<u64>() as f64,
         enrolled,
