@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use crate::ledger::Ledger;
-use crate::report::{Report, shell};
+use crate::report::Report;
+use crate::report::words::shell;
 
 /// How a command knows its system.
 #[derive(Clone, Copy, Debug)]

@@ -79,8 +79,10 @@ pub(super) fn named(
     config: Option<&Path>,
 ) -> anyhow::Result<Remote> {
     // A system file that cannot be read here says nothing about a proxy elsewhere.
-    let ledger = system::ledger(ledger, config).ok();
-    Remote::new(url, token_file, ledger.as_deref())
+    let beside = system::ledger(ledger, config).ok();
+    let written =
+        system::admin(config).filter(|door| door.url == url.trim_end_matches('/')).and_then(|it| it.token_file);
+    Remote::new(url, token_file.or(written.as_deref()), beside.as_deref())
 }
 
 /// What was asked of `run --on`, besides the experiments.

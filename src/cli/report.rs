@@ -9,7 +9,6 @@ use super::next::Door;
 use super::{Output, print, system};
 use crate::experiment::Experiment;
 use crate::lab::judge;
-use crate::ledger::Ledger;
 use crate::report::{Report, html, junit, markdown};
 
 const EXAMPLES: &str = "\
@@ -70,8 +69,7 @@ impl Show {
             return serde_json::from_str(&text)
                 .map_err(|error| Usage(format!("{}: not a report: {error}", self.run)).into());
         }
-        let path = system::ledger(self.ledger.as_deref(), self.config.as_deref())?;
-        let ledger = Ledger::open(&path)?;
+        let (ledger, path) = system::open(self.ledger.as_deref(), self.config.as_deref())?;
         let mut report = ledger.report(&self.run)?;
         let door = self.ledger.as_deref().map_or(Door::File(self.config.as_deref()), Door::Ledger);
         Door::to(&ledger, &report.run, &path, door).show(&mut report, None);

@@ -147,8 +147,7 @@ impl Run {
         let (failures, files): (Vec<_>, Vec<_>) = self.files.iter().cloned().partition(|path| is_failure(path));
         let mut found = Vec::new();
         for failure in &failures {
-            let config = self.config.as_deref();
-            let ledger = Ledger::open(&system::ledger(None, config)?)?;
+            let (ledger, _) = system::open(None, self.config.as_deref())?;
             found.push(follow_up_of(&ledger, &failure.to_string_lossy())?);
         }
         for document in documents::read(&files)? {
