@@ -14,6 +14,9 @@ use crate::report::{Counted, Report, words};
 /// How often a line is written where there is no terminal.
 const EVERY: Duration = Duration::from_secs(10);
 
+/// What is shown at the beginning of recovery.
+const LAST: &str = "waiting for the last who met the fault";
+
 /// Where a run is among several.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
@@ -100,8 +103,11 @@ fn live(now: &Progress) -> String {
         line += &match index.cmp(&at) {
             std::cmp::Ordering::Less => format!("  {phase} ✓"),
             std::cmp::Ordering::Equal => {
-                let left = now.planned.saturating_sub(now.elapsed);
-                format!("  {phase} {} {}s left", bar(now.elapsed, now.planned), left.as_secs())
+                let left = now.planned.saturating_sub(now.elapsed).as_secs();
+                match now.planned.is_zero() {
+                    true => format!("  {phase}: {LAST}"),
+                    false => format!("  {phase} {} {left} s left", bar(now.elapsed, now.planned)),
+                }
             }
             std::cmp::Ordering::Greater => format!("  {phase}"),
         };
@@ -114,7 +120,11 @@ fn live(now: &Progress) -> String {
 
 fn plain(now: &Progress) -> String {
     let (elapsed, planned) = (now.elapsed.as_secs(), now.planned.as_secs());
-    let of = if planned > 0 { format!(" {elapsed} s of {planned} s") } else { String::new() };
+    let of = match (now.phase, planned) {
+        ("recovery", 0) => format!(": {LAST}"),
+        (_, 0) => String::new(),
+        _ => format!(" {elapsed} s of {planned} s"),
+    };
     format!("{}: {}{of}{}", now.experiment, now.phase, figures(now))
 }
 

@@ -129,7 +129,9 @@ impl Watch<'_> {
 
     /// Why the run must end by a guard, if it must.
     pub(super) fn guarded(&self) -> Option<Cut> {
-        self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally)).map(Cut::Guard)
+        let why = self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally))?;
+        let before = self.marks.last().is_some_and(|mark| mark.phase == Phase::Baseline);
+        Some(Cut::Guard(if before { format!("the system was not well before any fault: {why}") } else { why }))
     }
 
     /// The blocks of one indicator in a phase that is over, and with it everybody's window.

@@ -271,8 +271,10 @@ pub(super) fn latency(report: &Report) -> Vec<Block> {
     head.extend(names.iter().map(|name| Head { text: format!("Bad: {}", line(name, 40)), figures: true }));
     head.extend(heads(&[("p50 ms", true), ("p90 ms", true), ("p95 ms", true), ("p99 ms", true)]));
     let mut rows = Vec::new();
+    // An arm in which nobody was in any phase says nothing.
+    let came = |arm| report.phases.iter().flat_map(|phase| &phase.arms).any(|it| it.arm == arm && it.units > 0);
     for phase in &report.phases {
-        for arm in &phase.arms {
+        for arm in phase.arms.iter().filter(|it| came(it.arm)) {
             let mut cells = vec![
                 Cell::text(line(&phase.name, NAME)),
                 Cell::text(arm.arm.word().to_owned()),
