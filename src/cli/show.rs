@@ -174,9 +174,8 @@ pub(super) fn summary(report: &Report, place: Place) -> String {
         lines.push(format!("{indent}{:<13}{missing}", "missing"));
     }
     for (index, finding) in report.findings.iter().enumerate() {
-        let reason = !["baseline_short", "failure_open", "failure_closed"].contains(&&*finding.kind);
         let label = match (index, report.verdict.ending) {
-            (0, Ending::Broken) if reason => "why",
+            (0, Ending::Broken) if finding.is_cause() => "why",
             (0, _) => "found",
             _ => "",
         };

@@ -54,8 +54,6 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
     let mut findings = findings::find(experiment, &watch.tally.operations, &spillover);
     findings.extend(exposure(ending, &evidence.reach, &bounds));
     let recovered = recovery.as_ref().is_none_or(|recovery| recovery.recovered);
-    // What baseline lacked is no reason why a bound was crossed.
-    let why = findings.len();
     findings.extend(baseline_short(watch, facts, evidence));
     let class = findings::class(experiment, ending, &findings, recovered);
     let broken = ending == Ending::Broken;
@@ -84,7 +82,7 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
         class,
         surprise: surprise(experiment, ending),
         questions: questions(ending, &missing),
-        whys: if broken { whys(&bounds, &findings[..why]) } else { Vec::new() },
+        whys: if broken { whys(&bounds, &findings) } else { Vec::new() },
         actions: Vec::new(),
         follow_up: broken.then(|| follow_up::follow_up(experiment, &findings)),
         findings,
@@ -347,7 +345,8 @@ fn questions(ending: Ending, missing: &Option<String>) -> Vec<String> {
 
 /// The first level from evidence, the rest for people.
 fn whys(bounds: &[BoundVerdict], findings: &[Finding]) -> Vec<Why> {
-    let cause = findings.iter().find(|finding| finding.advice.is_some()).or_else(|| findings.first());
+    let causes = || findings.iter().filter(|finding| finding.is_cause());
+    let cause = causes().find(|finding| finding.advice.is_some()).or_else(|| causes().next());
     let not_well = |bound: &BoundVerdict| bound.log_e_not_recovered.is_some_and(|log_e| log_e >= bound.needs_broken);
     let asked = bounds.iter().filter(|bound| bound.ending == Ending::Broken || not_well(bound)).map(|bound| {
         let deeper = Why { question: "Why?".to_owned(), answer: None, evidence: None, whys: Vec::new() };

@@ -202,6 +202,8 @@ impl Axis {
             (false, None) => format!("Bad while the fault was on: {}.", during.join(", ")),
             (false, Some((_, mark))) => format!("Bad while the fault was on: {}; {mark}.", during.join(", ")),
         };
+        let let_go = " Whoever was let go early is drawn as it ended, and is in no verdict.";
+        let summary = summary + if report.fidelity.undecided > 0 { let_go } else { "" };
         Chart {
             title: format!("{name}: share bad"),
             summary,

@@ -121,12 +121,17 @@ fn counted(counted: Counted) -> Cell {
     Cell::text(words::share(counted.share())).below(below)
 }
 
-pub(super) fn impact(impact: &ImpactReport) -> Vec<Block> {
+pub(super) fn impact(impact: &ImpactReport, undecided: u64) -> Vec<Block> {
+    let open = format!("; {} of them are in no verdict", words::count(undecided));
     let mut figures = vec![
         Figure {
             name: "Harmed",
             value: words::count(impact.harmed),
-            note: format!("of {} treated, while the fault was on", words::count(impact.treated)),
+            note: format!(
+                "of {} treated, while the fault was on{}",
+                words::count(impact.treated),
+                if undecided > 0 { &open } else { "" }
+            ),
         },
         Figure {
             name: "Of the treated",

@@ -319,6 +319,13 @@ pub struct Finding {
     pub advice: Option<String>,
 }
 
+impl Finding {
+    /// Whether it may say why something broke; others speak of the run itself, or of the ledger.
+    pub fn is_cause(&self) -> bool {
+        !["baseline_short", "failure_open", "failure_closed", "partial_exposure"].contains(&&*self.kind)
+    }
+}
+
 /// Whether the system was well again.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Recovery {

@@ -170,7 +170,7 @@ impl Page {
             add("bounds", "Verdict by bound", evidence::bounds(report));
         }
         add("charts", "Second by second", chart::of(report).into_iter().map(Block::Chart).collect());
-        add("impact", "Impact", evidence::impact(&report.impact));
+        add("impact", "Impact", evidence::impact(&report.impact, report.fidelity.undecided));
         if ending != Ending::Invalid {
             add("fidelity", "Fidelity: asked and applied", evidence::fidelity(&report.fidelity));
         }
@@ -242,6 +242,10 @@ fn facts(report: &Report) -> Vec<Term> {
 fn why(report: &Report) -> Vec<Block> {
     let mut blocks = vec![Block::Lead(sentence(&report.verdict.reason))];
     let mut terms = Vec::new();
+    let causes = || report.findings.iter().filter(|it| report.verdict.ending == Ending::Broken && it.is_cause());
+    if let Some(cause) = causes().find(|finding| finding.advice.is_some()).or_else(|| causes().next()) {
+        terms.push(term("Seen beside it", &cause.text));
+    }
     if let Some(by) = &report.verdict.ended_by {
         terms.push(term("Ended by", by));
     }
@@ -274,7 +278,11 @@ fn repair(report: &Report) -> Vec<Block> {
 
 fn next(report: &Report) -> Vec<Block> {
     let Some(follow_up) = &report.follow_up else { return Vec::new() };
-    let mut blocks = vec![Block::Lead(sentence(&follow_up.first))];
+    let mut first = sentence(&follow_up.first);
+    if let Some(letter) = first.get_mut(..1) {
+        letter.make_ascii_uppercase();
+    }
+    let mut blocks = vec![Block::Lead(first)];
     const CLOSES: &str = "Then run the follow-up; the failure closes when it holds:";
     let (text, command) = match (&follow_up.command, &report.failure) {
         (Some(command), _) => (CLOSES, sentence(command)),
