@@ -1,8 +1,9 @@
 //! Units as people write them: `250ms`, `5%`, `1pp`, `200/s`, `64KiB`. Parsed once, correct ever after.
 //!
-//! Each type reads and writes the same text, so that a report shows what the document said.
+//! Each type reads and writes the same text, so that a report shows what the document said. Within a sentence `{:#}`
+//! sets the unit apart, as people write it there: `5 %`, `2 m 30 s`.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -89,7 +90,7 @@ impl FromStr for Percent {
 
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}%", trim(self.0 * 100.0))
+        written(f, format_args!("{}%", trim(self.0 * 100.0)))
     }
 }
 
@@ -123,7 +124,7 @@ impl FromStr for Points {
 
 impl fmt::Display for Points {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}pp", trim(self.0 * 100.0))
+        written(f, format_args!("{}pp", trim(self.0 * 100.0)))
     }
 }
 
@@ -158,7 +159,7 @@ impl fmt::Display for Increase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Points(points) => points.fmt(f),
-            Self::Ratio(ratio) => write!(f, "{}x", trim(*ratio)),
+            Self::Ratio(ratio) => written(f, format_args!("{}x", trim(*ratio))),
         }
     }
 }
@@ -241,25 +242,17 @@ impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros() as u64;
         if !micros.is_multiple_of(1000) && micros < 1_000_000 {
-            return if micros < 1000 { write!(f, "{micros}us") } else { write!(f, "{}ms", trim(micros as f64 / 1e3)) };
+            let (number, unit) = if micros < 1000 { (micros as f64, "us") } else { (trim(micros as f64 / 1e3), "ms") };
+            return written(f, format_args!("{number}{unit}"));
         }
         let millis = micros / 1000;
         if millis < 1000 {
-            return write!(f, "{millis}ms");
+            return written(f, format_args!("{millis}ms"));
         }
         let (minutes, seconds) = (millis / 60_000, (millis % 60_000) as f64 / 1e3);
-        match (minutes / 60, minutes % 60) {
-            (0, 0) => write!(f, "{}s", trim(seconds)),
-            (hours, minutes) => {
-                if hours > 0 {
-                    write!(f, "{hours}h")?;
-                }
-                if minutes > 0 {
-                    write!(f, "{minutes}m")?;
-                }
-                if seconds > 0.0 { write!(f, "{}s", trim(seconds)) } else { Ok(()) }
-            }
-        }
+        let part = |number: f64, unit: &str| if number > 0.0 { format!("{number}{unit}") } else { String::new() };
+        let (hours, minutes) = (part((minutes / 60) as f64, "h"), part((minutes % 60) as f64, "m"));
+        written(f, format_args!("{hours}{minutes}{}", part(trim(seconds), "s")))
     }
 }
 
@@ -346,7 +339,7 @@ impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, bytes) =
             SIZES.iter().find(|(_, bytes)| self.0 > 0 && self.0.is_multiple_of(*bytes)).unwrap_or(&("B", 1));
-        write!(f, "{}{unit}", self.0 / bytes)
+        written(f, format_args!("{}{unit}", self.0 / bytes))
     }
 }
 
@@ -396,6 +389,23 @@ fn decimal(text: &str) -> Option<f64> {
     (digits && text.len() <= 18 && text.starts_with(|c: char| c.is_ascii_digit())).then(|| text.parse().ok()).flatten()
 }
 
+/// Writes a unit as it is, or within a sentence with its number and its sign apart.
+fn written(f: &mut fmt::Formatter<'_>, text: fmt::Arguments<'_>) -> fmt::Result {
+    if !f.alternate() {
+        return f.write_fmt(text);
+    }
+    let number = |letter: char| letter.is_ascii_digit() || letter == '.';
+    let mut before = None;
+    for letter in text.to_string().chars() {
+        if before.is_some_and(|before| number(before) != number(letter)) {
+            f.write_char(' ')?;
+        }
+        f.write_char(letter)?;
+        before = Some(letter);
+    }
+    Ok(())
+}
+
 /// A number without the noise of binary fractions: `0.05 * 100` is `5`.
 fn trim(number: f64) -> f64 {
     (number * 1e6).round() / 1e6
@@ -423,6 +433,18 @@ mod tests {
             assert_eq!(text.parse::<ByteSize>().map(|u| u.to_string()), Ok(text.to_owned()));
         }
         assert_eq!("64KiB/s".parse::<Throughput>().map(|u| u.per_second()), Ok(65536));
+    }
+
+    #[test]
+    fn within_a_sentence_a_unit_is_set_apart() {
+        let span = |text: &str| format!("{:#}", text.parse::<Span>().unwrap());
+        assert_eq!(
+            ["1.5ms", "800ms", "2m30s", "1h", "26h0.5s"].map(span),
+            ["1.5 ms", "800 ms", "2 m 30 s", "1 h", "26 h 0.5 s"]
+        );
+        assert_eq!(format!("{:#}", "0.5%".parse::<Percent>().unwrap()), "0.5 %");
+        assert_eq!(format!("{:#}", "1pp".parse::<Increase>().unwrap()), "1 pp");
+        assert_eq!(format!("{:#}", "10MB".parse::<ByteSize>().unwrap()), "10 MB");
     }
 
     #[test]

@@ -171,3 +171,25 @@ fn the_sentence_is_the_same_wherever_it_stands() {
         assert!(words(&text(path)).contains(sentence), "{path}");
     }
 }
+
+#[test]
+fn every_verb_that_a_message_of_ours_names_is_one() {
+    let verb = Regex::new(r"`pratfall ([a-z][a-z-]*)").expect("a regular expression");
+    let mut named = 0;
+    for file in rust_files(&project("src")) {
+        let text = fs::read_to_string(&file).expect("it can be read");
+        for found in verb.captures_iter(&text) {
+            named += 1;
+            let known = Cli::try_parse_from(["pratfall", &found[1], "--help"])
+                .is_err_and(|error| error.kind() == clap::error::ErrorKind::DisplayHelp);
+            assert!(known, "{} names `pratfall {}`, which is no verb", file.display(), &found[1]);
+        }
+    }
+    assert!(named >= 20, "only {named} were found");
+}
+
+fn rust_files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    let files = entries.flat_map(|path| if path.is_dir() { rust_files(&path) } else { vec![path] });
+    files.filter(|path| path.extension().is_some_and(|kind| kind == "rs")).collect()
+}

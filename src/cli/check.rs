@@ -13,6 +13,7 @@ use crate::document::Problems;
 use crate::experiment::game_day::GameDay;
 use crate::experiment::{Experiment, Guard, Length, Of};
 use crate::lab::{plan, preflight};
+use crate::report::words;
 use crate::units::Span;
 
 const EXAMPLES: &str = "\
@@ -91,6 +92,9 @@ impl Check {
                         experiment.check_names(&mut problems, &system.listener_names(), &system.probe_names());
                     }
                     missing_files(&experiment.files(), document, &mut problems);
+                    if let Some(why) = plan::too_low(&experiment) {
+                        problems.warn("/phases/inject", why, Some("until then `run` refuses it".to_owned()));
+                    }
                     (Some(meaning(&experiment)), problems)
                 }
                 Err(problems) => (None, problems),
@@ -114,12 +118,12 @@ fn missing_files(files: &[(String, PathBuf)], document: &Document, problems: &mu
 /// What an experiment means, with the defaults that it does not write.
 fn meaning(experiment: &Experiment) -> String {
     let slice = &experiment.slice;
-    let shares: Vec<String> = slice.treatment.iter().map(ToString::to_string).collect();
+    let shares: Vec<String> = slice.treatment.iter().map(|share| format!("{share:#}")).collect();
     let mut lines = vec![format!("ok, the experiment {}", experiment.name)];
     let mut line = |label: &str, text: String| lines.push(format!("    {label:<10} {text}"));
     line(
         "slice",
-        format!("at {}: {} treated, {} control, by {}", slice.at, shares.join(" then "), slice.control, slice.by),
+        format!("at {}: {} treated, {:#} control, by {}", slice.at, shares.join(" then "), slice.control, slice.by),
     );
     let faults: Vec<String> = experiment.inject.faults.iter().map(crate::fault::Fault::describe).collect();
     line("inject", format!("at {}: {}", experiment.inject.at, faults.join(" and ")));
@@ -139,9 +143,9 @@ fn meaning(experiment: &Experiment) -> String {
     if let Some(plan) = plan::plan(experiment, |_| None, rate) {
         let time = plan
             .time
-            .map(|time| format!(", {} at this rate", Span::from(std::time::Duration::from_secs(time.as_secs() + 1))));
+            .map(|time| format!(", {:#} at this rate", Span::from(std::time::Duration::from_secs(time.as_secs() + 1))));
         let time = time.unwrap_or_default();
-        line("plan", format!("{} treated units for {}{time}", plan.treated, plan.bound));
+        line("plan", format!("{} treated units for {}{time}", words::count(plan.treated), plan.bound));
     }
     for later in preflight::not_yet(experiment) {
         line("later", later);
@@ -151,8 +155,8 @@ fn meaning(experiment: &Experiment) -> String {
 
 fn length(length: Length, auto: &str) -> String {
     match length {
-        Length::Fixed(span) => span.to_string(),
-        Length::Auto { at_most: Some(most) } => format!("{auto}, but at most {most}"),
+        Length::Fixed(span) => format!("{span:#}"),
+        Length::Auto { at_most: Some(most) } => format!("{auto}, but at most {most:#}"),
         Length::Auto { at_most: None } => auto.to_owned(),
     }
 }
@@ -164,9 +168,9 @@ fn guard(guard: &Guard) -> String {
         Of::All => " of everybody",
     };
     match guard {
-        Guard::ErrorRate { max, window, of: who } => format!("errors{} above {max} for {window}", of(who)),
+        Guard::ErrorRate { max, window, of: who } => format!("errors{} above {max:#} for {window:#}", of(who)),
         Guard::SlowRate { over, max, window, of: who } => {
-            format!("slower than {over}{} above {max} for {window}", of(who))
+            format!("slower than {over:#}{} above {max:#} for {window:#}", of(who))
         }
         Guard::Harmed { max } => format!("{max} treated units harmed"),
         Guard::Faulted { max: Some(max), .. } => format!("{max} calls faulted"),

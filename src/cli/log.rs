@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::{Output, print, system};
-use crate::ledger::{FailureRow, Ledger, RunRow};
+use crate::ledger::{FailureRow, RunRow};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,8 +40,7 @@ pub(super) struct Log {
 
 impl Log {
     pub(super) fn run(self, output: Output) -> anyhow::Result<Exit> {
-        let path = system::ledger(self.ledger.as_deref(), self.config.as_deref())?;
-        let ledger = Ledger::open(&path)?;
+        let (ledger, path) = system::open(self.ledger.as_deref(), self.config.as_deref())?;
         if self.audit {
             let audit = ledger.audit()?;
             let good = audit.broken.is_none();

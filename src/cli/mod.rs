@@ -6,6 +6,7 @@ mod documents;
 mod exit;
 mod halt;
 mod log;
+mod next;
 mod remote;
 mod report;
 mod run;
@@ -30,8 +31,17 @@ use self::exit::Exit;
 pub struct Cli {
     #[command(subcommand)]
     verb: Verb,
-    /// How results are written.
-    #[arg(long, global = true, value_enum, default_value_t, env = "PRATFALL_OUTPUT")]
+    /// How results are written: text for people, json for programs.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "PRATFALL_OUTPUT",
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        help_heading = EVERYWHERE
+    )]
     output: Output,
     /// What is logged, to stderr: error, warn, info, debug, or a filter such as `pratfall=debug`.
     #[arg(
@@ -40,13 +50,27 @@ pub struct Cli {
         default_value = "warn",
         env = "PRATFALL_LOG",
         value_name = "LEVEL",
-        hide_short_help = true
+        hide_short_help = true,
+        help_heading = EVERYWHERE
     )]
     log: String,
-    /// How the log is written.
-    #[arg(long, global = true, value_enum, default_value_t, env = "PRATFALL_LOG_FORMAT", hide_short_help = true)]
+    /// How the log is written: text or json.
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "PRATFALL_LOG_FORMAT",
+        value_name = "FORMAT",
+        hide_possible_values = true,
+        hide_short_help = true,
+        help_heading = EVERYWHERE
+    )]
     log_format: LogFormat,
 }
+
+/// The heading of options that every verb takes, after the verb's own.
+const EVERYWHERE: &str = "With every verb";
 
 const AFTER: &str = "\
 Begin with `pratfall demo`, then `pratfall check FILE`, then `pratfall run FILE`.

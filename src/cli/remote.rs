@@ -11,17 +11,18 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::exit::{Exit, Usage};
-use super::run::Planned;
-use super::show::{Place, summary};
-use super::{Output, print, system};
+use super::next::Door;
+use super::run::{Planned, save, tell};
+use super::show::{Place, Screen};
+use super::{Output, system};
 use crate::admin;
 use crate::experiment::Ending;
-use crate::lab::follow_up;
-use crate::report::Report;
+use crate::lab::{Progress, follow_up};
+use crate::report::{Counted, Report};
 
 /// How often a run is asked for, which is its heartbeat too: well within its lease.
 const BEAT: Duration = Duration::from_millis(500);
@@ -78,8 +79,10 @@ pub(super) fn named(
     config: Option<&Path>,
 ) -> anyhow::Result<Remote> {
     // A system file that cannot be read here says nothing about a proxy elsewhere.
-    let ledger = system::ledger(ledger, config).ok();
-    Remote::new(url, token_file, ledger.as_deref())
+    let beside = system::ledger(ledger, config).ok();
+    let written =
+        system::admin(config).filter(|door| door.url == url.trim_end_matches('/')).and_then(|it| it.token_file);
+    Remote::new(url, token_file.or(written.as_deref()), beside.as_deref())
 }
 
 /// What was asked of `run --on`, besides the experiments.
@@ -89,6 +92,8 @@ pub(super) struct Asked<'a> {
     pub(super) underpowered: bool,
     /// Endings that fail the command, where it says so.
     pub(super) fail_on: Option<&'a [Ending]>,
+    /// Where the reports are written here.
+    pub(super) reports: &'a Path,
     pub(super) output: Output,
 }
 
@@ -124,12 +129,10 @@ pub(super) async fn run(
             continue;
         }
         let run = answer["run"].as_str().context("the proxy named no run")?.to_owned();
-        let exit = match attend(remote, &run, &mut signals).await? {
-            Over::Report(report) => {
-                print(match asked.output {
-                    Output::Text => summary(&report, place, None),
-                    Output::Json => json!({ "report": report }).to_string(),
-                });
+        let exit = match attend(remote, &run, place, &mut signals).await? {
+            Over::Report(mut report) => {
+                let folder = save(&mut report, asked.reports, Door::On(&remote.base))?;
+                tell(&report, place, &folder, asked.output);
                 let fail_on = asked.fail_on.or(planned.experiment.fail_on.as_deref());
                 let exit = Exit::of_report(&report, fail_on);
                 reports.push(*report);
@@ -156,8 +159,8 @@ enum Over {
 }
 
 /// Keeps a run alive, shows it, and halts it when this command is told to end.
-async fn attend(remote: &Remote, run: &str, signals: &mut Signals) -> anyhow::Result<Over> {
-    let mut shown = String::new();
+async fn attend(remote: &Remote, run: &str, place: Place, signals: &mut Signals) -> anyhow::Result<Over> {
+    let mut screen = Screen::new(place);
     loop {
         let (status, answer) = remote.call(Method::GET, &format!("/runs/{run}"), String::new()).await?;
         if status != StatusCode::OK {
@@ -174,15 +177,32 @@ async fn attend(remote: &Remote, run: &str, signals: &mut Signals) -> anyhow::Re
         if let Ok(report) = serde_json::from_value::<Report>(answer["report"].clone()) {
             return Ok(Over::Report(Box::new(report)));
         }
-        let phase = answer["progress"]["phase"].as_str().unwrap_or_default();
-        if phase != shown {
-            phase.clone_into(&mut shown);
-            anstream::eprintln!("{run}: {phase}");
-        }
+        screen.show(&heard(&answer["progress"]));
         tokio::select! {
             () = tokio::time::sleep(BEAT) => drop(remote.call(Method::POST, &format!("/runs/{run}/heartbeat"), String::new()).await?),
             () = signals.next() => drop(remote.call(Method::POST, &format!("/runs/{run}/halt"), String::new()).await?),
         }
+    }
+}
+
+/// What a proxy shows of a run; what is not understood is left out.
+fn heard(shown: &Value) -> Progress {
+    let text = |key: &str| shown[key].as_str().unwrap_or_default().to_owned();
+    let time = |key: &str| Duration::try_from_secs_f64(shown[key].as_f64().unwrap_or_default()).unwrap_or_default();
+    let phases = ["preflight", "baseline", "inject", "recovery", "over"];
+    let phase = phases.into_iter().find(|phase| shown["phase"] == *phase).unwrap_or_default();
+    let indicators: Vec<(String, Counted, Counted)> =
+        serde_json::from_value(shown["indicators"].clone()).unwrap_or_default();
+    Progress {
+        run: text("run"),
+        experiment: text("experiment"),
+        title: text("title"),
+        phase,
+        elapsed: time("elapsed"),
+        planned: time("planned"),
+        indicators,
+        broken_after: shown["broken_after"].as_f64().map(|_| time("broken_after")),
+        ..Progress::default()
     }
 }
 
@@ -206,5 +226,28 @@ impl Signals {
             _ = self.terminate.recv() => 15,
         };
         self.first.get_or_insert(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_here_of_a_run_elsewhere_is_what_its_proxy_shows() {
+        let now = Progress {
+            run: "r-1".into(),
+            experiment: "slow".into(),
+            title: "it is slow".into(),
+            phase: "inject",
+            elapsed: Duration::from_millis(2500),
+            planned: Duration::from_secs(15),
+            indicators: vec![("quick".into(), Counted { bad: 7.0, of: 70 }, Counted { bad: 0.0, of: 71 })],
+            broken_after: Some(Duration::from_secs(2)),
+            ..Progress::default()
+        };
+        let there = serde_json::to_value(&now).unwrap();
+        assert_eq!(serde_json::to_value(heard(&there)).unwrap(), there);
+        assert_eq!(heard(&Value::Null).phase, "");
     }
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::exit::{Exit, Usage};
+use super::next::Door;
 use super::{Output, print, system};
 use crate::experiment::Experiment;
 use crate::lab::judge;
-use crate::ledger::Ledger;
 use crate::report::{Report, html, junit, markdown};
 
 const EXAMPLES: &str = "\
@@ -69,8 +69,11 @@ impl Show {
             return serde_json::from_str(&text)
                 .map_err(|error| Usage(format!("{}: not a report: {error}", self.run)).into());
         }
-        let ledger = Ledger::open(&system::ledger(self.ledger.as_deref(), self.config.as_deref())?)?;
-        Ok(ledger.report(&self.run)?)
+        let (ledger, path) = system::open(self.ledger.as_deref(), self.config.as_deref())?;
+        let mut report = ledger.report(&self.run)?;
+        let door = self.ledger.as_deref().map_or(Door::File(self.config.as_deref()), Door::Ledger);
+        Door::to(&ledger, &report.run, &path, door).show(&mut report, None);
+        Ok(report)
     }
 }
 

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::documents::{self, Variables};
 use super::exit::{Exit, Usage};
+use super::next::Door;
 use super::show::{Place, follow, summary};
 use super::{Output, print, remote, signals, system};
 use crate::app::App;
@@ -76,7 +77,8 @@ impl Run {
             let planned = self.plan(None)?;
             let remote = remote::named(url, self.token_file.as_deref(), None, self.config.as_deref())?;
             let (seed, underpowered, fail_on) = (self.seed, self.underpowered, fail_on.as_deref());
-            let asked = remote::Asked { seed, underpowered, fail_on, output };
+            let reports = system::reports(self.config.as_deref());
+            let asked = remote::Asked { seed, underpowered, fail_on, reports: &reports, output };
             let (exits, reports) = remote::run(&remote, &planned, &asked).await?;
             self.for_ci(&reports)?;
             return Ok(Exit::worst(exits));
@@ -99,7 +101,7 @@ impl Run {
                 underpowered: self.underpowered,
                 experiment: one.experiment.clone(),
             };
-            match conduct(&app, order, place, output).await {
+            match conduct(&app, order, place, Door::File(self.config.as_deref()), output).await {
                 Ok(report) => {
                     let wanted = fail_on.as_ref().or(one.experiment.fail_on.as_ref());
                     exits.push(Exit::of_report(&report, wanted.map(Vec::as_slice)));
@@ -145,8 +147,7 @@ impl Run {
         let (failures, files): (Vec<_>, Vec<_>) = self.files.iter().cloned().partition(|path| is_failure(path));
         let mut found = Vec::new();
         for failure in &failures {
-            let config = self.config.as_deref();
-            let ledger = Ledger::open(&system::ledger(None, config)?)?;
+            let (ledger, _) = system::open(None, self.config.as_deref())?;
             found.push(follow_up_of(&ledger, &failure.to_string_lossy())?);
         }
         for document in documents::read(&files)? {
@@ -199,7 +200,7 @@ fn is_failure(path: &Path) -> bool {
 }
 
 /// The follow-up that the latest broken run of a failure proposed.
-fn follow_up_of(ledger: &Ledger, failure: &str) -> anyhow::Result<(documents::Document, Option<String>)> {
+pub(super) fn follow_up_of(ledger: &Ledger, failure: &str) -> anyhow::Result<(documents::Document, Option<String>)> {
     let row = ledger.failure(failure)?;
     let runs = ledger.runs(usize::MAX >> 1)?;
     let run = runs.iter().find(|run| run.failure.as_deref() == Some(row.id.as_str()));
@@ -210,27 +211,41 @@ fn follow_up_of(ledger: &Ledger, failure: &str) -> anyhow::Result<(documents::Do
 }
 
 /// Conducts one experiment, shows it, and writes its report.
-pub(super) async fn conduct(app: &App, order: Order, place: Place, output: Output) -> anyhow::Result<Report> {
+pub(super) async fn conduct(
+    app: &App,
+    order: Order,
+    place: Place,
+    door: Door<'_>,
+    output: Output,
+) -> anyhow::Result<Report> {
     known_before(app, &order.experiment);
     let started = app.control.start(order, false)?;
     follow(started.progress, place).await;
-    let report = started.result.await??;
-    let folder = files::save(&report, &app.reports).map_err(|error| {
-        anyhow::anyhow!(
-            "the report of {} cannot be written to {}: {error}; the ledger has it",
-            report.run,
-            app.reports.display()
-        )
-    })?;
+    let mut report = started.result.await??;
+    let folder = save(&mut report, &app.reports, door)?;
+    tell(&report, place, &folder, output);
+    Ok(report)
+}
+
+/// Writes the files of a report, with what to type next in them.
+pub(super) fn save(report: &mut Report, reports: &Path, door: Door<'_>) -> anyhow::Result<PathBuf> {
+    door.show(report, Some(&reports.join(&report.run)));
+    files::save(report, reports).map_err(|error| {
+        let folder = reports.display();
+        anyhow::anyhow!("the report of {} cannot be written to {folder}: {error}; the ledger has it", report.run)
+    })
+}
+
+/// Prints what came of a run, and where its report is.
+pub(super) fn tell(report: &Report, place: Place, folder: &Path, output: Output) {
     match output {
         Output::Text => {
-            print(summary(&report, place, Some(&folder.display().to_string())));
+            print(summary(report, place));
             let end = if place.number == place.of { "" } else { "\n" };
             print(format!("{:<18}{}{end}", "report", folder.join("report.html").display()));
         }
         Output::Json => print(json!({ "report": report, "folder": folder })),
     }
-    Ok(report)
 }
 
 /// Failures of the same experiment, fault or place: who runs it again should know what it broke before.

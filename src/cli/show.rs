@@ -6,12 +6,16 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 
+use super::next::typed;
 use crate::experiment::Ending;
 use crate::lab::Progress;
-use crate::report::{Counted, Report};
+use crate::report::{Counted, Report, words};
 
 /// How often a line is written where there is no terminal.
 const EVERY: Duration = Duration::from_secs(10);
+
+/// What is shown at the beginning of recovery.
+const LAST: &str = "waiting for the last who met the fault";
 
 /// Where a run is among several.
 #[derive(Clone, Copy, Debug)]
@@ -28,32 +32,64 @@ impl Place {
 
 /// Shows a run until it is over.
 pub(super) async fn follow(mut progress: watch::Receiver<Progress>, place: Place) {
-    if std::io::stderr().is_terminal() {
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
-        bar.set_style(ProgressStyle::with_template("{msg}").expect("the template is sound"));
-        while progress.changed().await.is_ok() {
-            let now = progress.borrow_and_update().clone();
-            if now.phase == "over" {
-                break;
-            }
-            bar.set_message(format!("{}{}", place.text(), live(&now)));
-        }
-        bar.finish_and_clear();
-        return;
-    }
-    let (mut phase, mut next) = ("", Duration::ZERO);
+    let mut screen = Screen::new(place);
     while progress.changed().await.is_ok() {
         let now = progress.borrow_and_update().clone();
+        screen.show(&now);
         if now.phase == "over" {
             return;
         }
-        if now.phase != phase || now.elapsed >= next {
-            if now.phase != phase {
-                phase = now.phase;
-                next = Duration::ZERO;
+    }
+}
+
+/// Where a run under way is shown: one line that is drawn again on a terminal, and now and then a line elsewhere.
+pub(super) struct Screen {
+    place: Place,
+    bar: Option<ProgressBar>,
+    phase: &'static str,
+    next: Duration,
+}
+
+impl Screen {
+    pub(super) fn new(place: Place) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
+            bar.with_style(ProgressStyle::with_template("{msg}").expect("the template is sound"))
+        });
+        Self { place, bar, phase: "", next: Duration::ZERO }
+    }
+
+    pub(super) fn show(&mut self, now: &Progress) {
+        match &self.bar {
+            Some(bar) if now.phase == "over" => bar.finish_and_clear(),
+            Some(bar) => bar.set_message(format!("{}{}", self.place.text(), live(now))),
+            None => {
+                if let Some(line) = self.line(now) {
+                    anstream::eprintln!("{}{line}", self.place.text());
+                }
             }
-            next += EVERY;
-            anstream::eprintln!("{}{}", place.text(), plain(&now));
+        }
+    }
+
+    /// What is written where lines stay: when a phase begins, and every few seconds of it.
+    fn line(&mut self, now: &Progress) -> Option<String> {
+        let begins = now.phase != self.phase;
+        if now.phase == "over" || !(begins || now.elapsed >= self.next) {
+            return None;
+        }
+        if begins {
+            self.phase = now.phase;
+            self.next = Duration::ZERO;
+        }
+        self.next += EVERY;
+        Some(plain(now))
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }
@@ -67,8 +103,11 @@ fn live(now: &Progress) -> String {
         line += &match index.cmp(&at) {
             std::cmp::Ordering::Less => format!("  {phase} ✓"),
             std::cmp::Ordering::Equal => {
-                let left = now.planned.saturating_sub(now.elapsed);
-                format!("  {phase} {} {}s left", bar(now.elapsed, now.planned), left.as_secs())
+                let left = now.planned.saturating_sub(now.elapsed).as_secs();
+                match now.planned.is_zero() {
+                    true => format!("  {phase}: {LAST}"),
+                    false => format!("  {phase} {} {left} s left", bar(now.elapsed, now.planned)),
+                }
             }
             std::cmp::Ordering::Greater => format!("  {phase}"),
         };
@@ -81,11 +120,17 @@ fn live(now: &Progress) -> String {
 
 fn plain(now: &Progress) -> String {
     let (elapsed, planned) = (now.elapsed.as_secs(), now.planned.as_secs());
-    format!("{}: {} {elapsed} s of {planned} s{}", now.experiment, now.phase, figures(now))
+    let of = match (now.phase, planned) {
+        ("recovery", 0) => format!(": {LAST}"),
+        (_, 0) => String::new(),
+        _ => format!(" {elapsed} s of {planned} s"),
+    };
+    format!("{}: {}{of}{}", now.experiment, now.phase, figures(now))
 }
 
 fn figures(now: &Progress) -> String {
-    let told = now.indicators.iter().map(|(name, treated, control)| {
+    let measured = now.indicators.iter().filter(|(_, treated, control)| treated.of + control.of > 0);
+    let told = measured.map(|(name, treated, control)| {
         format!("  {name}: {} treated v {} control", percent(*treated), percent(*control))
     });
     told.collect()
@@ -98,7 +143,7 @@ fn bar(elapsed: Duration, planned: Duration) -> String {
 }
 
 fn percent(counted: Counted) -> String {
-    if counted.of == 0 { "–".to_owned() } else { format!("{:.1} %", counted.share() * 100.0) }
+    if counted.of == 0 { "–".to_owned() } else { words::share(counted.share()) }
 }
 
 fn cut(text: &str, most: usize) -> String {
@@ -106,11 +151,12 @@ fn cut(text: &str, most: usize) -> String {
 }
 
 /// What a stranger should know of a run that is over.
-pub(super) fn summary(report: &Report, place: Place, folder: Option<&str>) -> String {
+pub(super) fn summary(report: &Report, place: Place) -> String {
     let mut lines = vec![format!("{}{}{}", place.text(), report.title, lasted(report))];
     let indent = " ".repeat(place.text().chars().count().max(5));
     let word = word(report.verdict.ending);
-    let mut told = report.verdict.bounds.iter().map(|bound| {
+    let measured = report.verdict.bounds.iter().filter(|bound| bound.treated.of + bound.control.of > 0);
+    let mut told = measured.map(|bound| {
         format!(
             "{}: {} treated v {} control ({})",
             bound.indicator,
@@ -129,14 +175,14 @@ pub(super) fn summary(report: &Report, place: Place, folder: Option<&str>) -> St
     }
     for (index, finding) in report.findings.iter().enumerate() {
         let label = match (index, report.verdict.ending) {
-            (0, Ending::Broken) => "why",
+            (0, Ending::Broken) if finding.is_cause() => "why",
             (0, _) => "found",
             _ => "",
         };
         lines.push(format!("{indent}{label:<13}{}", finding.text));
     }
     if let Some(follow_up) = &report.follow_up {
-        let run = folder.map(|folder| format!(", then: pratfall run {folder}/follow-up.yaml")).unwrap_or_default();
+        let run = follow_up.command.as_deref().map(|run| format!(", then: {}", typed(run))).unwrap_or_default();
         lines.push(format!("{indent}{:<13}{}{run}", "try next", follow_up.first));
     }
     if let Some(failure) = &report.failure {

@@ -1,10 +1,12 @@
 //! The system file of a command, and the folder that its paths belong to.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use super::documents::Variables;
 use super::exit::Usage;
 use crate::config::{LedgerConfig, System};
+use crate::ledger::Ledger;
 
 /// Where a system file is looked for.
 pub(super) const USUAL: &str = "pratfall.yaml";
@@ -45,4 +47,58 @@ pub(super) fn ledger(named: Option<&Path>, config: Option<&Path>) -> anyhow::Res
         LedgerConfig::File(ledger) => Ok(folder(path).join(ledger)),
         LedgerConfig::Remote { url, .. } => Err(Usage(format!("the ledger is at {url}; look there")).into()),
     }
+}
+
+/// Opens the ledger of a command that only reads. One that is not there is not made: nothing would be in it.
+pub(super) fn open(named: Option<&Path>, config: Option<&Path>) -> anyhow::Result<(Ledger, PathBuf)> {
+    let path = ledger(named, config)?;
+    if !path.exists() {
+        let from = match config {
+            _ if named.is_some() => "as --ledger says".to_owned(),
+            Some(config) => format!("as {} says", config.display()),
+            None if Path::new(USUAL).exists() => format!("as {USUAL} says"),
+            None => format!("its usual place; there is no {USUAL} here"),
+        };
+        anyhow::bail!(
+            "there is no ledger at {} ({from}); the first run makes one, --ledger or --config names another",
+            path.display()
+        );
+    }
+    Ok((Ledger::open(&path)?, path))
+}
+
+/// The admin listener of a system file, as a command on the same machine reaches it.
+#[derive(Debug)]
+pub(super) struct AdminDoor {
+    pub(super) url: String,
+    pub(super) token_file: Option<PathBuf>,
+}
+
+/// The admin listener of the system file that a command names, or that is in its usual place. A file that cannot be read
+/// here says nothing about a proxy elsewhere.
+pub(super) fn admin(config: Option<&Path>) -> Option<AdminDoor> {
+    let path = config.unwrap_or_else(|| Path::new(USUAL));
+    let text = std::fs::read_to_string(path).ok()?;
+    let (system, _) = System::parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok()).ok()?;
+    let admin = system.admin?;
+    let mut bind = admin.bind;
+    if bind.ip().is_unspecified() {
+        bind.set_ip(if bind.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+    }
+    // Nobody but the system knows which port it gave.
+    (bind.port() > 0).then(|| AdminDoor {
+        url: format!("http://{bind}"),
+        token_file: admin.token_file.map(|file| folder(path).join(file)),
+    })
+}
+
+/// Where a command that has no listeners of its own writes reports: as the system file says, else in `reports` here.
+pub(super) fn reports(config: Option<&Path>) -> PathBuf {
+    let path = config.unwrap_or_else(|| Path::new(USUAL));
+    let system = std::fs::read_to_string(path).ok().and_then(|text| {
+        let parsed = System::parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok());
+        parsed.ok().map(|(system, _)| system.reports)
+    });
+    let reports = system.map_or_else(|| "reports".into(), |reports| folder(path).join(reports));
+    reports.components().filter(|part| *part != std::path::Component::CurDir).collect()
 }

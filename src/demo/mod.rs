@@ -1,7 +1,7 @@
 //! The system that `pratfall demo` breaks on purpose: a shop that asks an inventory for stock.
 //!
 //! Nothing in it knows Pratfall. The shop passes the context of a request on, as a service with OpenTelemetry does, and
-//! has one weakness for the demo to find.
+//! has one weakness for the demo to find, and to see mended.
 
 mod inventory;
 mod shop;
@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use self::inventory::inventory;
-pub use self::shop::shop;
+pub use self::shop::{shop, shop_with_timeout};
 
 type Answer = Response<Full<Bytes>>;
 

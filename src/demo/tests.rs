@@ -109,6 +109,14 @@ async fn the_shop_waits_for_a_slow_inventory_however_long_it_takes() {
 }
 
 #[tokio::test]
+async fn the_mended_shop_places_the_order_without_the_stock_when_its_patience_ends() {
+    let (inventory, mut called, _permits) = held().await;
+    let shop = shop_with_timeout(inventory.address(), Duration::from_millis(20)).await.unwrap();
+    assert_eq!(get(shop.address(), "/checkout/7", &[]).await, (200, FALLBACK.to_owned()));
+    called.recv().await.unwrap();
+}
+
+#[tokio::test]
 async fn the_context_of_a_request_is_passed_on_as_it_came_and_nothing_else_is() {
     let (inventory, mut called, permits) = held().await;
     let shop = shop(inventory.address()).await.unwrap();

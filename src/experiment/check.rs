@@ -254,7 +254,7 @@ fn inject(draft: InjectDraft, slice_at: &str, problems: &mut Problems) -> Inject
         problems.error(
             "/inject/share",
             "no treated call would meet the fault: its share is `0%`",
-            help("leave `share` out for all of them; `pratfall rehearse` runs everything but the fault"),
+            help("leave `share` out for all of them, or lower `slice.treatment` for fewer people"),
         );
     }
     if draft.faults.is_empty() {

@@ -60,7 +60,7 @@ fn treatment(draft: &SliceDraft, own_traffic: bool, problems: &mut Problems) -> 
         problems.error(
             pointer,
             "nobody would meet the fault: the share is `0%`",
-            help("`1%` is a careful beginning; `pratfall rehearse` runs everything but the fault"),
+            help("`1%` is a careful beginning; `pratfall check` says what it means before anything starts"),
         );
     };
     let Some(ramp) = &draft.ramp else {

@@ -83,7 +83,7 @@ impl Fault {
         }
     }
 
-    /// What it does, in a few words: `latency of 1s ± 50ms`, `answers 503`, `connection reset`.
+    /// What it does, in a few words: `latency of 1 s ± 50 ms`, `answers 503`, `connection reset`.
     pub fn describe(&self) -> String {
         match self {
             Self::Latency(latency) => describe_latency(latency),
@@ -117,11 +117,13 @@ impl Fault {
 fn describe_latency(latency: &Latency) -> String {
     let mut words = String::from("latency");
     let written = match latency {
-        Latency { delay: Some(delay), jitter: Some(jitter), .. } => write!(words, " of {delay} ± {jitter}"),
-        Latency { delay: Some(delay), .. } => write!(words, " of {delay}"),
-        Latency { p50: Some(p50), p99: Some(p99), .. } => write!(words, " with median {p50} and p99 {p99}"),
-        Latency { mean: Some(mean), stddev: Some(stddev), .. } => write!(words, " around {mean} (normal, ± {stddev})"),
-        Latency { min: Some(min), max: Some(max), .. } => write!(words, " between {min} and {max}"),
+        Latency { delay: Some(delay), jitter: Some(jitter), .. } => write!(words, " of {delay:#} ± {jitter:#}"),
+        Latency { delay: Some(delay), .. } => write!(words, " of {delay:#}"),
+        Latency { p50: Some(p50), p99: Some(p99), .. } => write!(words, " with median {p50:#} and p99 {p99:#}"),
+        Latency { mean: Some(mean), stddev: Some(stddev), .. } => {
+            write!(words, " around {mean:#} (normal, ± {stddev:#})")
+        }
+        Latency { min: Some(min), max: Some(max), .. } => write!(words, " between {min:#} and {max:#}"),
         Latency { histogram: Some(_), .. } => write!(words, " as measured"),
         _ => Ok(()),
     };
@@ -147,12 +149,12 @@ fn describe_drop(fault: &Drop) -> String {
     }
     .to_owned();
     if let Some(hold) = fault.hold {
-        words += &format!(" for {hold}");
+        words += &format!(" for {hold:#}");
     }
     match fault.at {
         None | Some(At::Request) => {}
         Some(At::Headers) => words += " after the head",
-        Some(At::Bytes(size)) => words += &format!(" after {size}"),
+        Some(At::Bytes(size)) => words += &format!(" after {size:#}"),
         Some(At::Chunks(count)) => words += &format!(" after {count} chunks"),
         Some(At::Events(count)) => words += &format!(" after {count} events"),
         Some(At::Messages(count)) => words += &format!(" after {count} messages"),
@@ -163,12 +165,14 @@ fn describe_drop(fault: &Drop) -> String {
 fn describe_body(body: &Body) -> String {
     let whose = way(body.direction());
     match body {
-        Body { cut_after: Some(size), .. } => format!("{whose} cut off after {size}"),
-        Body { stall_after: Some(size), hold: Some(hold), .. } => format!("{whose} stalled after {size} for {hold}"),
-        Body { stall_after: Some(size), .. } => format!("{whose} stalled after {size}"),
-        Body { corrupt: Some(share), .. } => format!("{share} of the bytes of the {whose} changed"),
+        Body { cut_after: Some(size), .. } => format!("{whose} cut off after {size:#}"),
+        Body { stall_after: Some(size), hold: Some(hold), .. } => {
+            format!("{whose} stalled after {size:#} for {hold:#}")
+        }
+        Body { stall_after: Some(size), .. } => format!("{whose} stalled after {size:#}"),
+        Body { corrupt: Some(share), .. } => format!("{share:#} of the bytes of the {whose} changed"),
         Body { replace: Some(_), .. } => format!("{whose} replaced"),
-        Body { drip: Some(gap), .. } => format!("{whose} dripping, a byte every {gap}"),
+        Body { drip: Some(gap), .. } => format!("{whose} dripping, a byte every {gap:#}"),
         _ => format!("{whose} damaged"),
     }
 }
@@ -209,21 +213,21 @@ mod tests {
     #[test]
     fn a_fault_is_written_under_its_kind_and_says_what_it_does_in_a_few_words() {
         for (json, kind, words) in [
-            (r#"{"latency":{"delay":"1s","jitter":"50ms"}}"#, "latency", "latency of 1s ± 50ms"),
-            (r#"{"latency":{"p50":"300ms","p99":"2s"}}"#, "latency", "latency with median 300ms and p99 2s"),
-            (r#"{"latency":{"delay":"1ms","per":"chunk"}}"#, "latency", "latency of 1ms before each chunk"),
+            (r#"{"latency":{"delay":"1s","jitter":"50ms"}}"#, "latency", "latency of 1 s ± 50 ms"),
+            (r#"{"latency":{"p50":"300ms","p99":"2s"}}"#, "latency", "latency with median 300 ms and p99 2 s"),
+            (r#"{"latency":{"delay":"1ms","per":"chunk"}}"#, "latency", "latency of 1 ms before each chunk"),
             (r#"{"error":{"status":503}}"#, "error", "answers 503"),
             (r#"{"error":{"grpc":"UNAVAILABLE"}}"#, "error", "answers gRPC UNAVAILABLE"),
             (r#"{"drop":{"how":"reset"}}"#, "drop", "connection reset"),
-            (r#"{"drop":{"how":"reset","at":{"bytes":"4KiB"}}}"#, "drop", "connection reset after 4KiB"),
+            (r#"{"drop":{"how":"reset","at":{"bytes":"4KiB"}}}"#, "drop", "connection reset after 4 KiB"),
             (
                 r#"{"drop":{"how":"close","at":"headers"}}"#,
                 "drop",
                 "connection closed without an answer after the head",
             ),
-            (r#"{"drop":{"how":"hang","for":"20s"}}"#, "drop", "no answer for 20s"),
-            (r#"{"body":{"cut_after":"10KiB"}}"#, "body", "response body cut off after 10KiB"),
-            (r#"{"body":{"corrupt":"1%"}}"#, "body", "1% of the bytes of the response body changed"),
+            (r#"{"drop":{"how":"hang","for":"20s"}}"#, "drop", "no answer for 20 s"),
+            (r#"{"body":{"cut_after":"10KiB"}}"#, "body", "response body cut off after 10 KiB"),
+            (r#"{"body":{"corrupt":"1%"}}"#, "body", "1 % of the bytes of the response body changed"),
             (r#"{"headers":{"remove":["etag"],"direction":"response"}}"#, "headers", "response header etag removed"),
             (r#"{"throttle":{"rate":"32KiB/s"}}"#, "throttle", "response body at 32KiB/s"),
             (r#"{"duplicate":{}}"#, "duplicate", "requests sent twice"),

@@ -42,10 +42,10 @@ impl Bound {
                 all.push(Self { indicator: index, name, at, allowed, words, increase });
             };
             if let Some(max) = bounds.max {
-                bound(Allowed::Max(max.ratio()), format!("at most {max}"), None);
+                bound(Allowed::Max(max.ratio()), format!("at most {max:#}"), None);
             }
             if let Some(Increase::Points(points)) = bounds.max_increase {
-                let words = format!("at most {points} more than control");
+                let words = format!("at most {points:#} more than control");
                 bound(Allowed::More(points.ratio()), words, bounds.max_increase);
             }
         }

@@ -12,7 +12,7 @@ use super::Progress;
 use super::preflight::Refusal;
 use super::run::{Lab, Order, Stop};
 use crate::ledger::halt::{HaltMark, HaltReason};
-use crate::report::Report;
+use crate::report::{Report, words};
 
 /// How often the mark beside the ledger is looked at: a halt from another process is obeyed within 100 ms.
 const LOOK: Duration = Duration::from_millis(40);
@@ -81,7 +81,8 @@ impl Control {
         if let Some(reason) = self.halted() {
             return Err(Refusal::NotNow(format!(
                 "halted by {} at {}: nothing starts until `pratfall resume`",
-                reason.by, reason.at
+                reason.by,
+                words::moment(reason.at)
             )));
         }
         let places = vec![order.experiment.slice.at.clone(), order.experiment.inject.at.clone()];

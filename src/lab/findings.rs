@@ -3,7 +3,7 @@
 use crate::experiment::{Experiment, Measure, Threshold};
 use crate::fault::Fault;
 use crate::measure::operation::Operations;
-use crate::report::{Class, Ending, Finding};
+use crate::report::{Class, Ending, Finding, words};
 use crate::units::Span;
 
 /// A call that waited longer than this waited long, where no indicator says what slow is.
@@ -36,33 +36,36 @@ fn waits(experiment: &Experiment, operations: &Operations, at: &str, findings: &
         return;
     }
     let slow = threshold_ms(experiment).unwrap_or(LONG);
-    // A hang has no length of its own; whoever is still there when it ends has no timeout that we could see.
-    let delay = median(&operations.asked_ms).unwrap_or(f64::INFINITY);
-    if left == 0 && delay >= slow {
+    let delay = median(&operations.asked_ms).unwrap_or_default();
+    if left == 0 && waited > 0 && delay >= slow {
+        let waited = words::count(waited);
         findings.push(Finding {
             kind: "no_timeout".into(),
-            text: if waited > 0 {
-                let waited = grouped(waited);
-                format!("no timeout: {waited} of {waited} callers waited out the whole delay")
-            } else {
-                format!("no timeout: none of {} callers left before the hold ended", grouped(held))
-            },
+            text: format!("no timeout: {waited} of {waited} callers waited out the whole delay"),
             evidence: format!("calls held at {at} whose caller was still connected when the hold ended"),
-            advice: Some(format!("give the {at} call a timeout below {}", advised(slow))),
+            advice: Some(format!("give the {at} call a timeout below {:#}", advised(slow))),
         });
+    } else if left == 0 && waited == 0 {
+        // They were let go before the hold was over, some perhaps a moment after they came: nothing is known of a timeout.
+        let text = format!(
+            "nobody had left when the fault was taken off: {} callers were let go, and whether they have a timeout is open",
+            words::count(released)
+        );
+        let evidence = format!("calls held at {at} that were let go early");
+        findings.push(Finding { kind: "still_waiting".into(), text, evidence, advice: None });
     } else if left > 0 {
         let after = median(&operations.left_after_ms).unwrap_or_default();
         let long = after > slow;
         findings.push(Finding {
             kind: if long { "long_timeout" } else { "timeout_worked" }.into(),
             text: format!(
-                "callers gave up after {:.0} ms (median): {} of {} that were held",
-                after,
-                grouped(left),
-                grouped(held)
+                "callers gave up after {} (median): {} of {} that were held",
+                words::length(after.round() as u64),
+                words::count(left),
+                words::count(held)
             ),
             evidence: format!("calls held at {at} whose caller closed its connection"),
-            advice: long.then(|| format!("shorten the timeout of the {at} call to below {}", advised(slow))),
+            advice: long.then(|| format!("shorten the timeout of the {at} call to below {:#}", advised(slow))),
         });
     }
 }
@@ -88,7 +91,7 @@ fn answers(operations: &Operations, at: &str, findings: &mut Vec<Finding>) {
             if retried * 2 > whole { ("retry_worked", "retries") } else { ("fallback_worked", "the fallback") };
         findings.push(Finding {
             kind: kind.into(),
-            text: format!("{what} answered {} of {}", grouped(whole), grouped(met)),
+            text: format!("{what} answered {} of {}", words::count(whole), words::count(met)),
             evidence,
             advice: None,
         });
@@ -98,8 +101,8 @@ fn answers(operations: &Operations, at: &str, findings: &mut Vec<Finding>) {
             kind: "no_fallback".into(),
             text: format!(
                 "errors passed through: {} of {} operations that met the fault failed",
-                grouped(failed),
-                grouped(met)
+                words::count(failed),
+                words::count(met)
             ),
             evidence,
             advice: Some(format!("answer without {at} when it fails: a default, a cached value, or a smaller answer")),
@@ -191,19 +194,6 @@ pub(super) fn quantile(values: &[f64], at: f64) -> Option<f64> {
     sorted.get(rank).copied()
 }
 
-/// A count with its thousands apart: `2,250`.
-pub(super) fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -243,6 +233,8 @@ steady_state: [{ slow_rate: { over: 800ms, max_increase: 5pp } }]
         assert_eq!(kinds(&[call(1, waited), over(1, false)]), ["no_timeout"]);
         assert_eq!(kinds(&[call(1, left(300)), over(1, false)]), ["timeout_worked", "fallback_worked"]);
         assert_eq!(kinds(&[call(1, left(1500)), over(1, false)]), ["long_timeout", "fallback_worked"]);
+        assert_eq!(kinds(&[call(1, Met::Released), over(1, false)]), ["still_waiting"], "it may have just come");
+        assert_eq!(kinds(&[call(1, waited), call(2, Met::Released), over(1, false)]), ["no_timeout"]);
         assert_eq!(kinds(&[call(1, Met::Error(503)), over(1, false)]), ["fallback_worked"]);
         assert_eq!(kinds(&[call(1, Met::Cut), over(1, true)]), ["no_fallback"]);
         let thrice = [call(1, Met::Cut), call(1, Met::Cut), call(1, Met::Cut), over(1, true)];
@@ -261,6 +253,5 @@ steady_state: [{ slow_rate: { over: 800ms, max_increase: 5pp } }]
         assert_eq!(advised(800.0), Span::millis(500));
         assert_eq!(advised(5000.0), Span::secs(3));
         assert_eq!(advised(50.0), Span::millis(30));
-        assert_eq!([grouped(7), grouped(397), grouped(2250), grouped(1234567)], ["7", "397", "2,250", "1,234,567"]);
     }
 }

@@ -30,7 +30,7 @@ pub(super) fn follow_up(experiment: &Experiment, findings: &[Finding]) -> Follow
         })
         .collect();
     let first_line = first.replace(['\n', '\r'], " ");
-    FollowUp { document: format!("{FIRST}{first_line}\n{}\n", lines.join("\n").trim_end()), first }
+    FollowUp { document: format!("{FIRST}{first_line}\n{}\n", lines.join("\n").trim_end()), first, command: None }
 }
 
 const SUFFIX: &str = "-follow-up";

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::experiment::{Experiment, Guard, Of};
 use crate::measure::{Arm, Counts, Rule, TICK, Tally, Until};
-use crate::units::Percent;
+use crate::report::words;
+use crate::units::{Percent, Span};
 
 /// A guard does not decide on fewer units than this (decisions.md 2.8).
 const ENOUGH: u64 = 20;
@@ -45,8 +46,8 @@ impl Watched {
                 Of::Treatment => "the treatment",
                 Of::All => "everybody",
             };
-            let window = crate::units::Span::from(self.window);
-            format!("guard: {} of {of} at {:.1} % for {window}, {} is allowed", self.what, share * 100.0, self.max)
+            let (share, window) = (words::share(share), Span::from(self.window));
+            format!("guard: {} of {of} at {share} for {window:#}, {:#} is allowed", self.what, self.max)
         })
     }
 
@@ -81,7 +82,7 @@ pub(super) fn rules(experiment: &Experiment, indicators: Vec<Rule>) -> Rules {
                 (Rule::Error(crate::experiment::Count::DEFAULT.to_vec()), *max, window, *of, "errors".to_owned())
             }
             Guard::SlowRate { over, max, window, of } => {
-                (Rule::slow(over.get(), Until::Body), *max, window, *of, format!("slower than {over}"))
+                (Rule::slow(over.get(), Until::Body), *max, window, *of, format!("slower than {over:#}"))
             }
             _ => continue,
         };

@@ -3,15 +3,19 @@
 //! The order of the questions is the order of honesty: was the set-up right, was a bound shown crossed, did the run go
 //! to its planned end, was the world quiet, was every bound shown kept. No data is never a success.
 
+use std::time::Duration;
+
 use super::bound::{Allowed, Bound, Levels, QUIET};
 use super::evidence::{Ended, Evidence, Reach, Seen};
 use super::missing::missing;
 use crate::experiment::{Ending, Experiment};
 use crate::measure::block::{self, Pair, Ticks, Undecided};
-use crate::report::{BoundVerdict, Counted};
+use crate::report::{BoundVerdict, Counted, words};
 use crate::stats::interval::{mantel_haenszel, newcombe, wilson};
+use crate::stats::plan::treated_needed_one_arm;
 use crate::stats::ratio::{SAMPLE_RATIO_ALARM, SampleRatio};
 use crate::stats::{Block, OneArm, Side, TwoArm};
+use crate::units::Span;
 
 /// Calls that must have met the fault before a hypothesis can be called held (decisions.md 2.15).
 const ENOUGH_FAULTED: u64 = 30;
@@ -251,12 +255,13 @@ pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
                 let mut process = OneArm::new(Side::Broken, max, max / 2.0);
                 let crossed = process.push(seen.baseline.bad, seen.baseline.of as f64) >= QUIET;
                 if crossed || seen.baseline.share() > max {
-                    let share = seen.baseline.share() * 100.0;
-                    return Some(format!(
-                        "{}: {share:.1} % before any fault, and {} is allowed",
-                        bound.name, bound.words
-                    ));
+                    let share = words::share(seen.baseline.share());
+                    return Some(format!("{}: {share} before any fault, and {} is allowed", bound.name, bound.words));
                 }
+            }
+            Allowed::More(margin) if no_room(seen.baseline, margin) => {
+                let (share, margin) = (words::share(seen.baseline.share()), words::distance(margin));
+                return Some(format!("{}: {share} before any fault leaves no room to be {margin} worse", bound.name));
             }
             // A run with a `max` has said what quiet is.
             Allowed::More(_) if absolute => {}
@@ -281,6 +286,36 @@ pub fn baseline_unquiet(bounds: &[Bound], seen: &[Seen]) -> Option<String> {
     None
 }
 
+/// Whether so many are bad without the fault that a difference could not show itself.
+fn no_room(without: Counted, margin: f64) -> bool {
+    without.of > 0 && without.share() + margin >= 1.0
+}
+
+/// Bounds of which baseline has not shown that they were kept before any fault, with the time that it would have taken
+/// (decisions.md 2.5). `secs` is how long it was.
+pub fn baseline_short(bounds: &[Bound], seen: &[Seen], secs: f64) -> Vec<String> {
+    let short = |bound: &Bound| {
+        let (Allowed::Max(max), Counted { bad, of }) = (bound.allowed, seen[bound.indicator].baseline) else {
+            return None;
+        };
+        if of == 0 || OneArm::new(Side::Held, max, max / 2.0).push(bad, of as f64) >= QUIET {
+            return None;
+        }
+        let share = ((bad + 0.5) / (of as f64 + 1.0)).min(max * 0.9);
+        let needed = treated_needed_one_arm(share, max, (-QUIET).exp());
+        let time = Duration::from_secs_f64((needed / of as f64 * secs).clamp(1.0, 1e9).ceil());
+        Some(format!(
+            "{}: baseline was too short to show {} before any fault: {}, and about {} are needed (`baseline: {}`)",
+            bound.name,
+            bound.words,
+            words::many(of, "request", "requests"),
+            words::count(needed as u64),
+            Span::from(time)
+        ))
+    };
+    bounds.iter().filter_map(short).collect()
+}
+
 /// Whether the treatment crossed a bound by the fault, although control was unwell: an absolute bound says nothing about
 /// the fault when the untreated cross it too, unless what the treatment has *more* than they is above it already.
 fn is_ours(bound: &Bound, seen: &Seen, levels: Levels) -> bool {
@@ -299,10 +334,9 @@ fn control_unwell(bound: &Bound, seen: &Seen) -> Option<String> {
             let path: Vec<f64> = seen.inject.iter().map(|block| process.push(block.bad_c, block.n_c as f64)).collect();
             highest(&path) >= QUIET
         }
-        Allowed::More(margin) => worse_than_before(control, seen.baseline_control, margin),
+        Allowed::More(margin) => no_room(control, margin) || worse_than_before(control, seen.baseline_control, margin),
     };
-    let share = control.share() * 100.0;
-    worse.then(|| format!("{}: control was unwell too ({share:.1} %)", bound.name))
+    worse.then(|| format!("{}: control was unwell too ({})", bound.name, words::share(control.share())))
 }
 
 /// Whether others than the treatment came to harm: the failure was not contained.
@@ -316,8 +350,8 @@ fn spilled(bound: &Bound, seen: &Seen) -> Option<String> {
     } else {
         return None;
     };
-    let (now, before) = (who.1.share() * 100.0, who.2.share() * 100.0);
-    Some(format!("{}: {} went from {before:.1} % to {now:.1} % while others were treated", bound.name, who.0))
+    let (now, before) = (words::share(who.1.share()), words::share(who.2.share()));
+    Some(format!("{}: {} went from {before} to {now} while others were treated", bound.name, who.0))
 }
 
 /// A phase against an earlier one, at twice the margin, because nothing else is held equal.

@@ -28,7 +28,7 @@ fn all_well_is_held_and_much_wrong_is_broken() {
     assert_eq!(says(|_| {}), (Ending::Held, "every bound was shown to be kept".to_owned()));
     let (ending, reason) = says(|evidence| *evidence = ill());
     assert_eq!(ending, Ending::Broken);
-    assert_eq!(reason, "error rate: shown to cross its bound (at most 1pp more than control)");
+    assert_eq!(reason, "error rate: shown to cross its bound (at most 1 pp more than control)");
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn the_baseline_must_keep_a_max_and_agree_with_itself_where_there_is_none() {
     let counted = |bad: f64| Seen { baseline: Counted { bad, of: 1000 }, ..Seen::default() };
     assert_eq!(baseline_unquiet(&max, &[counted(20.0)]), None);
     let why = baseline_unquiet(&max, &[counted(21.0)]).unwrap();
-    assert_eq!(why, "error rate: 2.1 % before any fault, and at most 2% is allowed");
+    assert_eq!(why, "error rate: 2.1 % before any fault, and at most 2 % is allowed");
     let halves = |early: f64, late: f64| {
         let half = Pair { bad_t: late, n_t: 40, bad_c: early, n_c: 40, last_tick: 0 };
         Seen { halves: vec![half; 40], ..counted(1.0) }
@@ -136,6 +136,36 @@ fn the_baseline_must_keep_a_max_and_agree_with_itself_where_there_is_none() {
 }
 
 #[test]
+fn nothing_is_held_where_so_many_are_bad_without_the_fault_that_no_difference_could_be_seen() {
+    let increase = Bound::all(&WORLD.experiment());
+    let full = Seen { baseline: Counted { bad: 995.0, of: 1000 }, ..Seen::default() };
+    let why = baseline_unquiet(&increase, &[full]).unwrap();
+    assert_eq!(why, "error rate: 99.5 % before any fault leaves no room to be 1 pp worse");
+    let (ending, reason) = says(|evidence| {
+        let seen = &mut evidence.indicators[0];
+        for block in &mut seen.inject {
+            (block.bad_t, block.bad_c) = (block.n_t as f64, block.n_c as f64);
+        }
+        seen.baseline_control = Counted { bad: 1000.0, of: 1000 };
+    });
+    assert_eq!((ending, reason.as_str()), (Ending::Inconclusive, "error rate: control was unwell too (100 %)"));
+}
+
+#[test]
+fn a_baseline_too_short_to_show_a_max_says_how_long_it_had_to_be() {
+    let max = Bound::all(&World { steady_state: "[{ error_rate: { max: 2% } }]", ..WORLD }.experiment());
+    let seen = |of| [Seen { baseline: Counted { bad: 0.0, of }, ..Seen::default() }];
+    assert_eq!(baseline_short(&max, &seen(500), 20.0), [""; 0]);
+    let [short] = &baseline_short(&max, &seen(200), 20.0)[..] else { panic!("200 are too few") };
+    let words = "error rate: baseline was too short to show at most 2 % before any fault: 200 requests, and about ";
+    let rest = short.strip_prefix(words).unwrap_or_else(|| panic!("{short}"));
+    let (needed, time) = rest.split_once(" are needed (`baseline: ").unwrap();
+    assert!(needed.parse::<u64>().is_ok_and(|needed| needed > 400), "{short}");
+    assert!(time.trim_end_matches("`)").parse::<Span>().is_ok_and(|time| time > Span::secs(40)), "{short}");
+    assert_eq!(baseline_short(&Bound::all(&WORLD.experiment()), &seen(200), 20.0), [""; 0], "an increase needs none");
+}
+
+#[test]
 fn what_is_missing_is_said_in_units_and_in_time_at_this_slice() {
     let (experiment, mut evidence) = well();
     evidence.indicators[0].inject.truncate(3);
@@ -144,7 +174,7 @@ fn what_is_missing_is_said_in_units_and_in_time_at_this_slice() {
     assert_eq!(judged.ending, Ending::Inconclusive);
     let missing = judged.missing.unwrap();
     let words: Vec<&str> = missing.split(' ').collect();
-    let more: f64 = words[1].parse().unwrap_or_else(|_| panic!("{missing}"));
+    let more: f64 = words[1].replace(',', "").parse().unwrap_or_else(|_| panic!("{missing}"));
     assert!((100.0..3000.0).contains(&more), "{missing}");
     assert!(missing.ends_with("s at this slice") && missing.contains("more treated requests: "), "{missing}");
     // With that much more, it holds.

@@ -3,7 +3,7 @@
 use super::bound::{Allowed, Bound, Levels};
 use super::evidence::{Ended, Evidence};
 use crate::experiment::Ending;
-use crate::report::{BoundVerdict, Counted};
+use crate::report::{BoundVerdict, Counted, words};
 use crate::stats::plan::{growth_one_arm, growth_per_treated, minutes, treated_needed_one_arm, treated_needed_two_arm};
 
 /// What would settle the bound that needs most.
@@ -30,11 +30,11 @@ pub(super) fn missing(
     let rate = treated / evidence.inject_secs.max(0.001);
     let more = (more.max(1.0) / 10.0).ceil() as u64 * 10;
     if rate <= 0.0 {
-        return Some(format!("about {more} treated requests"));
+        return Some(format!("about {} treated requests", words::count(more)));
     }
     let time = minutes(more as f64, rate);
     let time = if time < 1.5 { format!("{:.0} s", (time * 60.0).ceil()) } else { format!("{:.0} min", time.ceil()) };
-    Some(format!("about {more} more treated requests: {time} at this slice"))
+    Some(format!("about {} more treated requests: {time} at this slice", words::count(more)))
 }
 
 fn units(bound: &Bound, verdict: &BoundVerdict, baseline: Counted, levels: Levels) -> f64 {

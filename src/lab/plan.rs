@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::bound::{Allowed, Bound, Levels};
 use crate::experiment::{Experiment, Length};
+use crate::report::words;
 use crate::stats::plan::{treated_needed_one_arm, treated_needed_two_arm};
 use crate::units::Span;
 
@@ -66,9 +67,9 @@ pub fn inject(experiment: &Experiment, plan: Option<&Plan>, longest: Duration) -
     let needed = plan.time.ok_or("no traffic matched in baseline: nothing can be planned or measured")?;
     if needed > at_most {
         return Err(format!(
-            "this run could not have answered: {} needs about {} treated requests, {} at this rate and slice, and at most {} are allowed",
+            "this run could not have answered: {} needs about {} treated requests, {:#} at this rate and slice, and at most {:#} are allowed",
             plan.bound,
-            plan.treated,
+            words::count(plan.treated),
             Span::from(Duration::from_secs(needed.as_secs().max(1))),
             Span::from(at_most)
         ));
@@ -85,9 +86,9 @@ pub fn too_low(experiment: &Experiment) -> Option<String> {
     let needed = plan.time?;
     (needed > inject.get()).then(|| {
         format!(
-            "this run cannot answer: {} needs about {} treated requests, which take {} at {rate}/s; `inject` is {inject}. Write `inject: {}` or a larger slice or rate, or run with --underpowered",
+            "this run cannot answer: {} needs about {} treated requests, which take {:#} at {rate}/s; `inject` is {inject:#}. Write `inject: {}` or a larger slice or rate, or run with --underpowered",
             plan.bound,
-            plan.treated,
+            words::count(plan.treated),
             Span::from(Duration::from_secs(needed.as_secs() + 1)),
             Span::from(Duration::from_secs(needed.as_secs() + 1)),
         )

@@ -103,7 +103,7 @@ pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refus
     let treatment = experiment.slice.final_treatment();
     let own = experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own);
     if let Some(most) = limits.max_slice.filter(|most| !own && treatment > *most) {
-        return Err(Refusal::NotNow(format!("the treatment of {treatment} is above `limits.max_slice` ({most})")));
+        return Err(Refusal::NotNow(format!("the treatment of {treatment:#} is above `limits.max_slice` ({most:#})")));
     }
     let phases = &experiment.phases;
     let written = [phases.baseline, phases.inject, phases.recovery].map(|length| match length {
@@ -113,7 +113,7 @@ pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refus
     let run: Duration = written.iter().sum();
     if run > limits.max_duration.get() {
         return Err(Refusal::NotNow(format!(
-            "a run of {} from baseline to recovery is longer than `limits.max_duration` ({}); write shorter phases",
+            "a run of {:#} from baseline to recovery is longer than `limits.max_duration` ({:#}); write shorter phases",
             Span::from(run),
             limits.max_duration
         )));

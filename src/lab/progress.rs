@@ -21,7 +21,7 @@ pub struct Progress {
     /// How long the phase has lasted.
     #[serde(serialize_with = "seconds")]
     pub elapsed: Duration,
-    /// How long it will last.
+    /// How long it will last; zero while the last of inject are waited for.
     #[serde(serialize_with = "seconds")]
     pub planned: Duration,
     /// Each indicator: its name, treatment and control in this phase.

@@ -345,8 +345,12 @@ async fn inject(
     let injection = enrolled.inject();
     watch.inject_length = length;
     let faults: Vec<String> = watch.experiment.inject.faults.iter().map(crate::fault::Fault::describe).collect();
-    let text =
-        format!("inject began at {}: {}, for {}", watch.experiment.inject.at, faults.join(" and "), Span::from(length));
+    let text = format!(
+        "inject began at {}: {}, for {:#}",
+        watch.experiment.inject.at,
+        faults.join(" and "),
+        Span::from(length)
+    );
     watch.say("run", text);
     let observe = watch.experiment.observe.get();
     let bounds = watch.bounds.iter();
@@ -404,14 +408,15 @@ async fn recovery(
     // Those who were held to the last may have kept others waiting: getting well is judged from here on.
     let since = Instant::now();
     let look = |watch: &mut Watch<'_>| watch.deserted(mark);
-    let cut = watch.until(mark, length, look, |_| since.elapsed() >= length.max(TICK)).await;
+    let planned = since - mark.since + length;
+    let cut = watch.until(mark, planned, look, |_| since.elapsed() >= length.max(TICK)).await;
     let (first, last) = (mark.tick(since), mark.tick(since + length));
     let judged = first + (last - first) / 2..last;
     let cut = match cut {
         None => {
             let deadline = Instant::now() + patience.longest();
             let decided = |watch: &mut Watch<'_>| watch.is_decided(mark, judged.clone()) || Instant::now() >= deadline;
-            watch.until(mark, length, |_| None, decided).await
+            watch.until(mark, planned, |_| None, decided).await
         }
         cut => cut,
     };
@@ -438,7 +443,7 @@ async fn last_of_inject(
         let all_are_in = watch.tally.complete_until() > Some(recovery.since);
         all_are_in && watch.is_decided(inject, 0..u32::MAX) || recovery.since.elapsed() >= longest
     };
-    let cut = watch.until(recovery, longest, |_| None, decided).await;
+    let cut = watch.until(recovery, Duration::ZERO, |_| None, decided).await;
     if let Some(cut) = cut {
         drop(held);
         watch.drain();

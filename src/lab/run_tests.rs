@@ -71,7 +71,9 @@ async fn a_service_that_waits_is_broken_as_soon_as_it_can_be_known_and_the_fault
         assert!(millis(&report, "inject") < after + 500);
         assert!(said(&report, "shown broken").unwrap() <= said(&report, "the fault was taken off").unwrap());
         assert_eq!(report.verdict.ended_by, None);
-        assert!(report.follow_up.is_some() && report.seen.contains("quick: 100.0 % bad"), "{}", report.seen);
+        let (judged, left) = (report.verdict.bounds[0].treated.of, report.fidelity.undecided);
+        assert!(left > 0 && judged + left == report.impact.treated, "{judged} + {left} v {}", report.impact.treated);
+        assert!(report.follow_up.is_some() && report.seen.contains("quick: 100 % bad"), "{}", report.seen);
         assert!(report.recovery.unwrap().recovered);
         stage.is_quiet("broken").await;
     })
@@ -120,7 +122,7 @@ async fn automatic_phases_are_planned_before_the_fault_and_nothing_is_injected_t
         assert_eq!(millis(&report, "baseline") / 250, 80, "200 units came within the twenty seconds");
         let planned = report.timeline.iter().find(|moment| moment.text.starts_with("inject began")).unwrap();
         let seconds = millis(&report, "inject") / 1000;
-        assert!(planned.text.ends_with(&format!("for {seconds}s")), "{} {seconds}", planned.text);
+        assert!(planned.text.ends_with(&format!("for {seconds} s")), "{} {seconds}", planned.text);
         let report = stage.run(auto("{ at_most: 2s }")).await;
         assert_eq!((report.verdict.ending, report.fidelity.faulted), (Ending::Inconclusive, 0));
         assert!(report.verdict.reason.contains("could not have answered"), "{}", report.verdict.reason);
@@ -141,11 +143,39 @@ async fn a_guard_ends_the_run_and_its_own_question_harms_nobody() {
         let report = stage.run(document(&[(DOCUMENT, &text)])).await;
         assert_eq!(report.verdict.ending, Ending::Halted, "{}", report.verdict.reason);
         let by = report.verdict.ended_by.clone().unwrap();
-        assert!(by.starts_with("guard: slower than 5s of the treatment"), "{by}");
+        assert!(by.starts_with("guard: slower than 5 s of the treatment"), "{by}");
         // Whoever hangs is known to be slow after five seconds, and two seconds fill the window.
         assert!((5000..8000).contains(&millis(&report, "inject")), "{}", millis(&report, "inject"));
         assert_eq!(report.impact.harmed, 0, "no indicator said that anybody came to harm");
         stage.is_quiet("guard").await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_guard_that_ends_baseline_says_that_the_system_was_not_well_before_any_fault() {
+    on_stage(|stage| async move {
+        stage.shop.sick.set(Some((Duration::ZERO, Duration::from_secs(3600))));
+        let report = stage.run(document(&[("baseline: 5s", "baseline: 20s")])).await;
+        assert_eq!((report.verdict.ending, report.fidelity.faulted), (Ending::Halted, 0));
+        let reason =
+            "ended before its plan: the system was not well before any fault: guard: errors of everybody at 100 %";
+        assert!(report.verdict.reason.starts_with(reason), "{}", report.verdict.reason);
+        stage.is_quiet("a sick baseline").await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bound_that_baseline_was_too_short_for_is_named_in_the_report() {
+    on_stage(|stage| async move {
+        stage.shop.timeout.set(Some(Duration::from_millis(300)));
+        let max = "{ name: well, error_rate: { max: 2% } }";
+        let report = stage.run(document(&[(SLOW, max), ("baseline: 5s", "baseline: 4s")])).await;
+        let short = report.findings.iter().find(|finding| finding.kind == "baseline_short").expect("200 are too few");
+        assert!(short.text.contains("at most 2 %") && short.text.contains("`baseline: "), "{}", short.text);
+        let report = stage.run(document(&[(SLOW, max), ("baseline: 5s", "baseline: 30s")])).await;
+        assert!(!found(&report, "baseline_short"), "{:?}", report.findings);
     })
     .await;
 }
@@ -175,7 +205,8 @@ async fn a_hang_is_seen_at_the_threshold_the_response_timeout_or_the_end_and_nev
         let slow = stage.run(hang(SLOW, "20s")).await;
         assert_eq!(slow.verdict.ending, Ending::Broken);
         assert!(slow.verdict.bounds[0].broken_after_ms.unwrap() < 4500);
-        assert!(found(&slow, "no_timeout"), "{:?}", slow.findings);
+        // Those who hung longest may have a timeout that is longer still.
+        assert!(found(&slow, "still_waiting") && !found(&slow, "no_timeout"), "{:?}", slow.findings);
         stage.is_quiet("a hang by its slowness").await;
 
         let since = Instant::now();

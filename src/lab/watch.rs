@@ -18,7 +18,7 @@ use crate::experiment::Experiment;
 use crate::measure::block::{self, Pair, Undecided};
 use crate::measure::{Arm, Batch, Counts, Phase, PhaseMark, TICK, Tally};
 use crate::proxy::Trial;
-use crate::report::{Counted, Moment};
+use crate::report::{Counted, Moment, words};
 
 /// How long nobody may come before a run is called off: three windows of a default guard (decisions.md 2.8).
 const NO_TRAFFIC: Duration = Duration::from_secs(15);
@@ -98,6 +98,7 @@ impl Watch<'_> {
                     self.drain();
                     look(self);
                     let max = self.trial.harmed().max();
+                    let max = words::count(max);
                     return Some(Cut::Budget(format!("the failure budget is spent: {max} treated units came to harm")));
                 }
                 Some(batch) = self.batches.recv() => self.tally.add(batch),
@@ -128,7 +129,9 @@ impl Watch<'_> {
 
     /// Why the run must end by a guard, if it must.
     pub(super) fn guarded(&self) -> Option<Cut> {
-        self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally)).map(Cut::Guard)
+        let why = self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally))?;
+        let before = self.marks.last().is_some_and(|mark| mark.phase == Phase::Baseline);
+        Some(Cut::Guard(if before { format!("the system was not well before any fault: {why}") } else { why }))
     }
 
     /// The blocks of one indicator in a phase that is over, and with it everybody's window.
@@ -146,7 +149,8 @@ impl Watch<'_> {
             if process.look(&units, complete) >= levels.broken && self.broken_after[index].is_none() {
                 let bound = &self.bounds[index];
                 let after = mark.since.elapsed();
-                let text = format!("{}: shown broken after {:.1} s ({})", bound.name, after.as_secs_f64(), bound.words);
+                let length = words::length(after.as_millis() as u64);
+                let text = format!("{}: shown broken after {length} ({})", bound.name, bound.words);
                 self.broken_after[index] = Some(after);
                 self.say("judge", text);
             }

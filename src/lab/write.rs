@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::evidence::{Ended, Evidence, Reach};
-use super::judge::Judgement;
+use super::judge::{self, Judgement};
 use super::run::Order;
 use super::watch::Watch;
 use super::{findings, follow_up};
@@ -54,6 +54,7 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
     let mut findings = findings::find(experiment, &watch.tally.operations, &spillover);
     findings.extend(exposure(ending, &evidence.reach, &bounds));
     let recovered = recovery.as_ref().is_none_or(|recovery| recovery.recovered);
+    findings.extend(baseline_short(watch, facts, evidence));
     let class = findings::class(experiment, ending, &findings, recovered);
     let broken = ending == Ending::Broken;
     let ended_by = match &evidence.ended {
@@ -100,14 +101,28 @@ fn exposure(ending: Ending, reach: &Reach, bounds: &[BoundVerdict]) -> Option<Fi
     (ending == Ending::Held && share < 0.95 && share > 0.0).then(|| Finding {
         kind: "partial_exposure".to_owned(),
         text: format!(
-            "{:.0} % of the treated met the fault: harm to those is shown to be below {:.1} pp, not {:.1} pp",
-            share * 100.0,
-            (widest / share).min(1.0) * 100.0,
-            widest * 100.0
+            "{} of the treated met the fault: harm to those is shown to be below {}, not {}",
+            words::share(share),
+            words::distance((widest / share).min(1.0)),
+            words::distance(widest)
         ),
         evidence: "treated operations joined with the calls that met the fault".to_owned(),
         advice: None,
     })
+}
+
+/// A warning where nobody knows whether a bound was kept before the fault (decisions.md 2.5).
+fn baseline_short(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Vec<Finding> {
+    let Some(inject) = facts.inject_at else { return Vec::new() };
+    let secs = (inject.since - watch.started).as_secs_f64();
+    let short = judge::baseline_short(&watch.bounds, &evidence.indicators, secs);
+    let finding = |text| Finding {
+        kind: "baseline_short".to_owned(),
+        text,
+        evidence: "all matching traffic of baseline, at alpha 0.01".to_owned(),
+        advice: None,
+    };
+    short.into_iter().map(finding).collect()
 }
 
 /// What a follow-up has shown about the failure that it follows.
@@ -123,11 +138,10 @@ pub(super) fn followed(outcome: &FollowUpOutcome) -> Finding {
 }
 
 fn seen(ending: Ending, reason: &str, bounds: &[BoundVerdict]) -> String {
-    let percent = |counted: Counted| format!("{:.1} %", counted.share() * 100.0);
     let figures = |bound: &BoundVerdict| {
-        let (treated, control) = (percent(bound.treated), percent(bound.control));
+        let (treated, control) = (words::share(bound.treated.share()), words::share(bound.control.share()));
         let name = &bound.indicator;
-        format!("{name}: {treated} bad among the treated, {control} in control ({} was allowed)", bound.bound)
+        format!("{name}: {treated} bad among the treated, {control} in control; allowed was {}", bound.bound)
     };
     match ending {
         Ending::Held | Ending::Broken => {
@@ -160,9 +174,9 @@ fn impact(watch: &Watch<'_>, evidence: &Evidence, ending: Ending) -> ImpactRepor
         outage: impact.outage,
         score,
         score_parts: format!(
-            "10 x weight {} x min(1, 2 x {:.1} % of the treated harmed); no alarm was connected, so whether one would have fired is not in it",
+            "10 × weight {} × min(1, 2 × {} of the treated harmed); no alarm was connected, so whether one would have fired is not in it",
             impact.weight,
-            share(treated) * 100.0
+            words::share(share(treated))
         ),
     }
 }
@@ -200,6 +214,7 @@ fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fideli
         faulted: evidence.reach.faulted,
         exposed_units: evidence.reach.exposed,
         spared: spared.filter(|(_, count)| *count > 0).collect(),
+        undecided: undecided(watch, evidence),
         delay,
         faults: experiment.inject.faults.iter().map(Fault::describe).collect(),
         at: experiment.inject.at.clone(),
@@ -210,6 +225,16 @@ fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fideli
             failed: counts.failed,
         }),
     }
+}
+
+/// Treated units of an inject phase that was cut short, and that no block has.
+fn undecided(watch: &Watch<'_>, evidence: &Evidence) -> u64 {
+    if evidence.ended == Ended::Planned {
+        return 0;
+    }
+    let arrived = watch.tally.units_of(Phase::Inject)[Arm::Treatment as usize].arrived;
+    let judged = evidence.indicators.iter().map(|seen| seen.inject.iter().map(|block| block.n_t).sum::<u64>());
+    arrived.saturating_sub(judged.min().unwrap_or(arrived))
 }
 
 fn phases(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &Evidence) -> Vec<PhaseReport> {
@@ -301,9 +326,9 @@ fn surprise(experiment: &Experiment, ending: Ending) -> Option<Surprise> {
     let given = if right { prediction.sure.ratio() } else { 1.0 - prediction.sure.ratio() };
     let (predicted, sure) = (prediction.outcome, prediction.sure);
     let text = if right {
-        format!("as predicted: {} ({sure} sure)", predicted.word())
+        format!("as predicted: {} ({sure:#} sure)", predicted.word())
     } else {
-        format!("a surprise: {} was predicted ({sure} sure), and it was {}", predicted.word(), ending.word())
+        format!("a surprise: {} was predicted ({sure:#} sure), and it was {}", predicted.word(), ending.word())
     };
     Some(Surprise { predicted, sure, brier: (given - 1.0) * (given - 1.0), text })
 }
@@ -320,7 +345,8 @@ fn questions(ending: Ending, missing: &Option<String>) -> Vec<String> {
 
 /// The first level from evidence, the rest for people.
 fn whys(bounds: &[BoundVerdict], findings: &[Finding]) -> Vec<Why> {
-    let cause = findings.iter().find(|finding| finding.advice.is_some()).or_else(|| findings.first());
+    let causes = || findings.iter().filter(|finding| finding.is_cause());
+    let cause = causes().find(|finding| finding.advice.is_some()).or_else(|| causes().next());
     let not_well = |bound: &BoundVerdict| bound.log_e_not_recovered.is_some_and(|log_e| log_e >= bound.needs_broken);
     let asked = bounds.iter().filter(|bound| bound.ending == Ending::Broken || not_well(bound)).map(|bound| {
         let deeper = Why { question: "Why?".to_owned(), answer: None, evidence: None, whys: Vec::new() };
@@ -354,5 +380,6 @@ fn replay(facts: &Facts<'_>, experiment: &Experiment, evidence: &Evidence) -> Re
             })
             .collect(),
         evidence: json!(evidence),
+        command: None,
     }
 }

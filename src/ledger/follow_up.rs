@@ -16,7 +16,7 @@ use crate::report::{Ending, Report};
 pub struct FollowUpOutcome {
     /// The failure.
     pub failure: String,
-    /// Whether it is closed by this run.
+    /// Whether it is closed now: by this run, or by one before.
     pub closed: bool,
     /// Why, or why not, in one sentence.
     pub why: String,
@@ -53,18 +53,23 @@ pub(super) fn ended(
     report: &Report,
 ) -> Result<Option<FollowUpOutcome>, LedgerError> {
     let Some(id) = &run.follow_up_of else { return Ok(None) };
-    let why_not = match failures::find(tx, id)? {
-        Some(failure) => why_not(&failure, run, report),
+    let failure = failures::find(tx, id)?;
+    let before = failure.as_ref().is_some_and(|failure| failure.state == FailureState::Iterated);
+    let why_not = match &failure {
+        Some(failure) => why_not(failure, run, report),
         None => Some("it is not in this ledger".to_owned()),
     };
-    if why_not.is_none() {
+    if why_not.is_none() && !before {
         events::record(tx, kind::FAILURE_VERIFIED, id, json!({ "run": run.id }))?;
     }
-    Ok(Some(FollowUpOutcome {
-        failure: id.clone(),
-        closed: why_not.is_none(),
-        why: why_not.unwrap_or_else(|| "its follow-up held".to_owned()),
-    }))
+    let closed = before || why_not.is_none();
+    let why = match (before, why_not) {
+        (false, None) => "its follow-up held".to_owned(),
+        (false, Some(why_not)) => why_not,
+        (true, None) => "it was closed before, and its follow-up held again".to_owned(),
+        (true, Some(why_not)) => format!("it was closed before; this time {why_not}"),
+    };
+    Ok(Some(FollowUpOutcome { failure: id.clone(), closed, why }))
 }
 
 /// Why a run does not show a failure gone.
@@ -72,9 +77,7 @@ fn why_not(failure: &FailureRow, run: &RunRow, report: &Report) -> Option<String
     let print = &failure.fingerprint;
     let kinds = joined(&run.fault_kinds);
     let bounds = &report.verdict.bounds;
-    if failure.state == FailureState::Iterated {
-        Some("it was closed before".to_owned())
-    } else if report.verdict.ending != Ending::Held {
+    if report.verdict.ending != Ending::Held {
         Some(format!("the follow-up was {}", report.verdict.ending.word()))
     } else if run.at != print.at || !print.fault.split('+').all(|kind| kinds.split('+').any(|k| k == kind)) {
         let what = if print.fault.is_empty() { "a fault" } else { &print.fault };

@@ -199,6 +199,12 @@ fn a_closed_failure_that_is_seen_again_is_open_again() {
     let (_folder, ledger) = ledger();
     let id = fail(&ledger, "r-0", "slow-inventory").failure.unwrap().id;
     assert!(follow_up(&ledger, "r-1", &id, |_| {}).follow_up.unwrap().closed);
+    let events = ledger.events(&id).unwrap().len();
+    let twice = follow_up(&ledger, "r-1b", &id, |_| {}).follow_up.unwrap();
+    assert_eq!((twice.closed, &*twice.why), (true, "it was closed before, and its follow-up held again"));
+    let unsure = follow_up(&ledger, "r-1c", &id, |r| r.verdict.ending = Ending::Inconclusive).follow_up.unwrap();
+    assert_eq!((unsure.closed, &*unsure.why), (true, "it was closed before; this time the follow-up was inconclusive"));
+    assert_eq!(ledger.events(&id).unwrap().len(), events, "it is closed once");
     let again = follow_up(&ledger, "r-2", &id, |report| *report = broken("r-2", "slow-inventory-again"));
     assert!(!again.new, "the follow-up's name is another, its failure is not");
     let failure = again.failure.unwrap();

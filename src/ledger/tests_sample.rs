@@ -126,6 +126,7 @@ pub(super) fn held(run: &str, experiment: &str) -> Report {
         failure: None,
         similar: Vec::new(),
         replay: Replay {
+            command: None,
             engine: "1".to_owned(),
             seed: Seed(u64::MAX),
             document: String::new(),

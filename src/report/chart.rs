@@ -169,7 +169,7 @@ impl Axis {
                     None => (bound.margin, format!("at most {}", words::share(bound.margin)), true),
                     Some(Increase::Points(points)) => {
                         let level = control + points.ratio();
-                        (level, format!("control + {points}: {}", words::share(level)), false)
+                        (level, format!("control + {points:#}: {}", words::share(level)), false)
                     }
                     Some(Increase::Ratio(ratio)) => {
                         let level = control * ratio;
@@ -202,6 +202,8 @@ impl Axis {
             (false, None) => format!("Bad while the fault was on: {}.", during.join(", ")),
             (false, Some((_, mark))) => format!("Bad while the fault was on: {}; {mark}.", during.join(", ")),
         };
+        let let_go = " Whoever was let go early is drawn as it ended, and is in no verdict.";
+        let summary = summary + if report.fidelity.undecided > 0 { let_go } else { "" };
         Chart {
             title: format!("{name}: share bad"),
             summary,

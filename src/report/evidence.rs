@@ -29,7 +29,8 @@ pub(super) fn bounds(report: &Report) -> Vec<Block> {
     }
     let confidence = words::share(report.verdict.confidence.ratio());
     let small = format!(
-        "Confidence {confidence}. A bound is shown broken as soon as the evidence (ln E) reaches what it needs, and shown \
+        "Confidence {confidence}. ln E is the natural logarithm of the evidence: 0 is none, \
+         each 2.3 more is ten times as much, and below 0 it speaks against. A bound is shown broken as soon as ln E reaches what it needs, and shown \
          kept only at the planned end. The interval is a 95 % interval at one look; it describes and does not decide."
     );
     let caveat = match report.verdict.ending {
@@ -120,12 +121,17 @@ fn counted(counted: Counted) -> Cell {
     Cell::text(words::share(counted.share())).below(below)
 }
 
-pub(super) fn impact(impact: &ImpactReport) -> Vec<Block> {
+pub(super) fn impact(impact: &ImpactReport, undecided: u64) -> Vec<Block> {
+    let open = format!("; {} of them are in no verdict", words::count(undecided));
     let mut figures = vec![
         Figure {
             name: "Harmed",
             value: words::count(impact.harmed),
-            note: format!("of {} treated, while the fault was on", words::count(impact.treated)),
+            note: format!(
+                "of {} treated, while the fault was on{}",
+                words::count(impact.treated),
+                if undecided > 0 { &open } else { "" }
+            ),
         },
         Figure {
             name: "Of the treated",
@@ -193,15 +199,18 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
         name: "Without the mark",
         text: format!("{} at the fault's listener", words::many(fidelity.uncarried, "call", "calls")),
     });
-    let spared: Vec<_> = fidelity
-        .spared
-        .iter()
-        .map(|(reason, number)| format!("{}: {}", line(reason, NAME), words::count(*number)))
-        .collect();
+    let spared: Vec<_> = fidelity.spared.iter().map(|(reason, number)| spared(reason, *number)).collect();
     rest.push(Term {
-        name: "Spared",
-        text: if spared.is_empty() { "no eligible call".to_owned() } else { spared.join("; ") },
+        name: "Let through",
+        text: if spared.is_empty() { "no call of the treatment".to_owned() } else { spared.join("; ") },
     });
+    if fidelity.undecided > 0 {
+        let many = words::many(fidelity.undecided, "treated unit is", "treated units are");
+        let text = format!(
+            "{many} in no verdict: the fault was taken off early, and how those under way would have ended nobody knows"
+        );
+        rest.push(Term { name: "Undecided", text });
+    }
     if fidelity.unkeyed > 0 {
         rest.push(Term {
             name: "Without a key",
@@ -218,6 +227,21 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
     }
     blocks.push(Block::Terms(rest));
     blocks
+}
+
+/// Why calls of the treatment did not meet the fault.
+fn spared(reason: &str, number: u64) -> String {
+    let why = match reason {
+        "ended" => "came when the fault was off again, for a request that had arrived before",
+        "no_match" => "not a call that the fault is for",
+        "protected" => "on a protected route",
+        "share" => "not in the share of calls that was asked for",
+        "attempts" => "a later attempt than those that were asked for",
+        "limit" => "as many were held as may be",
+        "budget" => "the budget of faults was spent",
+        other => other,
+    };
+    format!("{} ({})", words::count(number), line(why, NAME))
 }
 
 fn asked_and_applied(fidelity: &Fidelity) -> Vec<[String; 3]> {
@@ -252,8 +276,10 @@ pub(super) fn latency(report: &Report) -> Vec<Block> {
     head.extend(names.iter().map(|name| Head { text: format!("Bad: {}", line(name, 40)), figures: true }));
     head.extend(heads(&[("p50 ms", true), ("p90 ms", true), ("p95 ms", true), ("p99 ms", true)]));
     let mut rows = Vec::new();
+    // An arm in which nobody was in any phase says nothing.
+    let came = |arm| report.phases.iter().flat_map(|phase| &phase.arms).any(|it| it.arm == arm && it.units > 0);
     for phase in &report.phases {
-        for arm in &phase.arms {
+        for arm in phase.arms.iter().filter(|it| came(it.arm)) {
             let mut cells = vec![
                 Cell::text(line(&phase.name, NAME)),
                 Cell::text(arm.arm.word().to_owned()),
@@ -273,7 +299,15 @@ pub(super) fn latency(report: &Report) -> Vec<Block> {
     if rows.is_empty() {
         return Vec::new();
     }
-    vec![Block::Table(Table { caption: "What was measured in each phase and arm", head, rows, notes: "" })]
+    let mut blocks =
+        vec![Block::Table(Table { caption: "What was measured in each phase and arm", head, rows, notes: "" })];
+    if report.fidelity.undecided > 0 {
+        blocks.push(Block::Small(
+            "Units are those that arrived. The verdict leaves out whoever was let go undecided; latencies have them."
+                .to_owned(),
+        ));
+    }
+    blocks
 }
 
 pub(super) fn findings(findings: &[Finding]) -> Vec<Block> {
@@ -313,6 +347,7 @@ pub(super) fn timeline(moments: &[Moment]) -> Vec<Block> {
 pub(super) fn recovery(report: &Report) -> Vec<Block> {
     let Some(recovery) = &report.recovery else { return Vec::new() };
     let text = match (recovery.recovered, recovery.after_ms) {
+        (true, Some(0)) => "Well again as soon as the fault had ended.".to_owned(),
         (true, Some(after)) => format!("Well again {} after the fault had ended.", words::length(after)),
         (true, None) => "No sign of lasting harm; the moment of recovery was not seen.".to_owned(),
         (false, Some(after)) => {

@@ -1,4 +1,6 @@
 //! The files of a report: one folder a run, with the model, its renderings and the follow-up.
+//!
+//! Each file is whole or not there: a serving proxy and the command that watches it may write the same report.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,11 +13,17 @@ pub fn save(report: &Report, folder: &Path) -> io::Result<PathBuf> {
     std::fs::create_dir_all(&folder)?;
     let json = serde_json::to_string_pretty(report).map_err(io::Error::other)?;
     // The model first: whatever happens to the rest, nothing is lost.
-    std::fs::write(folder.join("report.json"), json + "\n")?;
-    std::fs::write(folder.join("report.md"), markdown::render(report))?;
-    std::fs::write(folder.join("report.html"), html::render(report))?;
+    write(&folder, "report.json", json + "\n")?;
+    write(&folder, "report.md", markdown::render(report))?;
+    write(&folder, "report.html", html::render(report))?;
     if let Some(follow_up) = &report.follow_up {
-        std::fs::write(folder.join("follow-up.yaml"), &follow_up.document)?;
+        write(&folder, "follow-up.yaml", &follow_up.document)?;
     }
     Ok(folder)
+}
+
+fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> io::Result<()> {
+    let unfinished = folder.join(format!(".{name}.{}", std::process::id()));
+    let written = std::fs::write(&unfinished, text).and_then(|()| std::fs::rename(&unfinished, folder.join(name)));
+    written.inspect_err(|_| drop(std::fs::remove_file(&unfinished)))
 }

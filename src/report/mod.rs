@@ -17,7 +17,7 @@ mod playbook;
 pub(crate) mod samples;
 #[cfg(test)]
 mod tests;
-mod words;
+pub mod words;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -210,6 +210,9 @@ pub struct Fidelity {
     pub exposed_units: u64,
     /// Eligible calls that were let through, and why.
     pub spared: Vec<(String, u64)>,
+    /// Treated units that were under way when the fault was taken off early: let go, and in no verdict.
+    #[serde(default)]
+    pub undecided: u64,
     /// Delay asked and applied in milliseconds, where the fault is a delay.
     pub delay: Option<DelayFidelity>,
     /// The fault, as it was written.
@@ -316,6 +319,13 @@ pub struct Finding {
     pub advice: Option<String>,
 }
 
+impl Finding {
+    /// Whether it may say why something broke; others speak of the run itself, or of the ledger.
+    pub fn is_cause(&self) -> bool {
+        !["baseline_short", "failure_open", "failure_closed", "partial_exposure"].contains(&&*self.kind)
+    }
+}
+
 /// Whether the system was well again.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Recovery {
@@ -390,6 +400,9 @@ pub struct FollowUp {
     pub first: String,
     /// The document.
     pub document: String,
+    /// What to type to run it, where whoever wrote the report knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// What is needed to reach the same verdict again.
@@ -406,6 +419,9 @@ pub struct Replay {
     /// Everything that the verdict depends on, as the engine takes it.
     #[serde(default)]
     pub evidence: serde_json::Value,
+    /// What to type for it, where whoever wrote the report knew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
 }
 
 /// The blocks of one indicator.

@@ -170,7 +170,7 @@ impl Page {
             add("bounds", "Verdict by bound", evidence::bounds(report));
         }
         add("charts", "Second by second", chart::of(report).into_iter().map(Block::Chart).collect());
-        add("impact", "Impact", evidence::impact(&report.impact));
+        add("impact", "Impact", evidence::impact(&report.impact, report.fidelity.undecided));
         if ending != Ending::Invalid {
             add("fidelity", "Fidelity: asked and applied", evidence::fidelity(&report.fidelity));
         }
@@ -242,6 +242,10 @@ fn facts(report: &Report) -> Vec<Term> {
 fn why(report: &Report) -> Vec<Block> {
     let mut blocks = vec![Block::Lead(sentence(&report.verdict.reason))];
     let mut terms = Vec::new();
+    let causes = || report.findings.iter().filter(|it| report.verdict.ending == Ending::Broken && it.is_cause());
+    if let Some(cause) = causes().find(|finding| finding.advice.is_some()).or_else(|| causes().next()) {
+        terms.push(term("Seen beside it", &cause.text));
+    }
     if let Some(by) = &report.verdict.ended_by {
         terms.push(term("Ended by", by));
     }
@@ -261,8 +265,11 @@ fn repair(report: &Report) -> Vec<Block> {
     steps.extend(report.findings.iter().filter_map(|finding| finding.advice.as_deref()).map(sentence));
     steps.dedup();
     let mut blocks = if steps.is_empty() { Vec::new() } else { vec![Block::List(steps)] };
-    blocks.push(Block::Text("This map of who passes the context on needs no fault and ten seconds:".to_owned()));
-    blocks.push(Block::Command("pratfall rehearse".to_owned()));
+    if report.fidelity.uncarried > 0 && report.fidelity.faulted == 0 {
+        const BY_HAND: &str = "To see without any fault who passes the context on: send a request with the header \
+             `baggage: who=me`, and look for it on the calls that the application makes.";
+        blocks.push(Block::Text(BY_HAND.to_owned()));
+    }
     if let Some(follow_up) = report.follow_up.as_ref().filter(|it| !it.document.trim().is_empty()) {
         blocks.push(Block::Document { summary: "The experiment, repaired", text: words::lines(&follow_up.document) });
     }
@@ -271,13 +278,19 @@ fn repair(report: &Report) -> Vec<Block> {
 
 fn next(report: &Report) -> Vec<Block> {
     let Some(follow_up) = &report.follow_up else { return Vec::new() };
-    let mut blocks = vec![Block::Lead(sentence(&follow_up.first))];
-    let (text, command) = match &report.failure {
-        Some(failure) => {
+    let mut first = sentence(&follow_up.first);
+    if let Some(letter) = first.get_mut(..1) {
+        letter.make_ascii_uppercase();
+    }
+    let mut blocks = vec![Block::Lead(first)];
+    const CLOSES: &str = "Then run the follow-up; the failure closes when it holds:";
+    let (text, command) = match (&follow_up.command, &report.failure) {
+        (Some(command), _) => (CLOSES, sentence(command)),
+        (None, Some(failure)) => {
             let command = format!("pratfall run {}", words::shell(&line(failure, TITLE)));
-            ("Then run the follow-up; the failure closes when it holds:", command)
+            (CLOSES, command)
         }
-        None => {
+        (None, None) => {
             let text = "Then save the document below as follow-up.yaml and run it:";
             (text, "pratfall run follow-up.yaml".to_owned())
         }
@@ -345,9 +358,10 @@ fn surprise(report: &Report) -> Vec<Block> {
 fn replay(report: &Report) -> Vec<Block> {
     let replay = &report.replay;
     let blocks: usize = replay.blocks.iter().map(|it| it.inject.len() + it.recovery.len()).sum();
+    let usual = || format!("pratfall report {} --replay", words::shell(&line(&report.run, TITLE)));
     let mut shown = vec![
         Block::Text("The same verdict again, from the ledger's counts and without any traffic:".to_owned()),
-        Block::Command(format!("pratfall report {} --replay", words::shell(&line(&report.run, TITLE)))),
+        Block::Command(replay.command.as_deref().map_or_else(usual, sentence)),
         Block::Terms(vec![
             Term { name: "Seed", text: replay.seed.to_string() },
             term("Engine", &replay.engine),

@@ -113,6 +113,7 @@ pub(crate) fn broken() -> Report {
         first: "Give checkout's call to inventory a timeout of 300 ms, and place the order without the stock level."
             .into(),
         document: DOCUMENT.replace("experiment: slow-inventory", "experiment: slow-inventory-follow-up"),
+        command: None,
     });
     report.failure = Some("F-7k2m".into());
     report.similar = vec!["F-3hq9: slow-payment, timeout-missing, closed on 2026-06-12 when its follow-up held".into()];
@@ -179,6 +180,7 @@ pub(crate) fn inconclusive() -> Report {
     report.follow_up = Some(FollowUp {
         first: "Run it again with `inject: 20m`, or ask for `max_increase: 3pp`, which this traffic can answer.".into(),
         document: DOCUMENT.replace("inject: 60s", "inject: 20m"),
+        command: None,
     });
     report
 }
@@ -305,6 +307,7 @@ fn sound() -> Report {
         failure: None,
         similar: Vec::new(),
         replay: Replay {
+            command: None,
             engine: "pratfall 0.1.0".into(),
             seed: Seed(4_126_398_127_334_410),
             document: DOCUMENT.into(),
@@ -412,6 +415,7 @@ fn measure(report: &mut Report, inject: usize, during: &[(f64, f64)], delay: f64
         score_parts: String::new(),
     };
     report.fidelity = Fidelity {
+        undecided: 0,
         treatment_asked: 0.1,
         treatment_applied: enrolled[0] as f64 / enrolled.iter().sum::<u64>() as f64,
         enrolled,

@@ -198,3 +198,35 @@ fn names_of_cases_are_unique() {
     names.dedup();
     assert_eq!(names.len(), 8, "{xml}");
 }
+
+#[test]
+fn units_that_were_let_go_are_named_wherever_counts_differ_by_them() {
+    let mut report = samples::broken();
+    for page in [html::render(&report), markdown::render(&report)] {
+        assert!(!page.contains("in no verdict"), "nobody was let go");
+    }
+    report.fidelity.undecided = 1200;
+    for page in [html::render(&report), markdown::render(&report)] {
+        assert_eq!(page.matches("1,200").count(), 2, "beside the harmed, and in fidelity");
+        assert!(page.contains("1,200 treated units are in no verdict"));
+    }
+}
+
+#[test]
+fn what_to_type_is_what_whoever_wrote_the_report_said() {
+    let mut report = samples::broken();
+    assert!(markdown::render(&report).contains("```sh\npratfall run F-7k2m\n```"));
+    let follow_up = report.follow_up.as_mut().unwrap();
+    follow_up.command = Some("pratfall run F-7k2m --config shop.yaml".into());
+    report.replay.command = Some("pratfall report r-1 --replay --config shop.yaml".into());
+    let text = markdown::render(&report);
+    for command in ["run F-7k2m --config shop.yaml", "report r-1 --replay --config shop.yaml"] {
+        assert!(text.contains(&format!("```sh\npratfall {command}\n```")), "{command}");
+    }
+    // Reports that were written before there were commands can still be read.
+    let mut json = serde_json::to_value(&report).unwrap();
+    json["replay"].as_object_mut().unwrap().remove("command");
+    json["fidelity"].as_object_mut().unwrap().remove("undecided");
+    let old: Report = serde_json::from_value(json).unwrap();
+    assert_eq!((old.replay.command, old.fidelity.undecided), (None, 0));
+}

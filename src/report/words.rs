@@ -8,7 +8,7 @@ use jiff::Timestamp;
 const NOTHING: &str = "–";
 
 /// A whole number with its thousands apart: `1,170`.
-pub(super) fn count(number: u64) -> String {
+pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -21,7 +21,7 @@ pub(super) fn count(number: u64) -> String {
 }
 
 /// A number with at most so many decimals, none of them a trailing zero, and a minus that is one.
-pub(super) fn number(number: f64, decimals: usize) -> String {
+pub fn number(number: f64, decimals: usize) -> String {
     if !number.is_finite() {
         return if number.is_nan() { NOTHING.to_owned() } else { format!("{}∞", sign(number)) };
     }
@@ -38,7 +38,7 @@ fn sign(number: f64) -> &'static str {
 }
 
 /// A share of a whole: `0.2 %`; small ones keep a figure that is not zero.
-pub(super) fn share(ratio: f64) -> String {
+pub fn share(ratio: f64) -> String {
     let percent = ratio * 100.0;
     let decimals = if percent != 0.0 && percent.abs() < 0.1 { 3 } else { 1 };
     // 99.96 % is not everybody.
@@ -47,13 +47,18 @@ pub(super) fn share(ratio: f64) -> String {
 }
 
 /// A difference of shares, with its sign: `+24.6 pp`.
-pub(super) fn points(difference: f64) -> String {
+pub fn points(difference: f64) -> String {
     let text = number(difference * 100.0, if difference.abs() < 0.001 { 2 } else { 1 });
     if difference > 0.0 { format!("+{text} pp") } else { format!("{text} pp") }
 }
 
+/// A distance between shares, which has no sign: `1.2 pp`.
+pub fn distance(difference: f64) -> String {
+    format!("{} pp", number(difference * 100.0, if difference < 0.001 { 2 } else { 1 }))
+}
+
 /// A length of time, as coarse as its size allows: `250 ms`, `2.5 s`, `2 m 30 s`.
-pub(super) fn length(millis: u64) -> String {
+pub fn length(millis: u64) -> String {
     let seconds = millis.saturating_add(500) / 1000;
     match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
         _ if millis < 1000 => format!("{millis} ms"),
@@ -66,7 +71,7 @@ pub(super) fn length(millis: u64) -> String {
 }
 
 /// A place in the run: `0:20.5`, `1:02:03.0`.
-pub(super) fn place(millis: u64) -> String {
+pub fn place(millis: u64) -> String {
     let tenths = millis / 100;
     let (hours, minutes) = (tenths / 36_000, tenths / 600 % 60);
     let seconds = format!("{:02}.{}", tenths / 10 % 60, tenths % 10);
@@ -74,27 +79,27 @@ pub(super) fn place(millis: u64) -> String {
 }
 
 /// A latency or a delay, in milliseconds without their unit: `0.4`, `12`, `1,004`.
-pub(super) fn millis(millis: f64) -> String {
+pub fn millis(millis: f64) -> String {
     number(millis, if millis < 10.0 { 1 } else { 0 })
 }
 
 /// A moment in UTC: `2026-10-03 14:02:11 UTC`.
-pub(super) fn moment(at: Timestamp) -> String {
+pub fn moment(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }
 
 /// The same without seconds, for deadlines.
-pub(super) fn deadline(at: Timestamp) -> String {
+pub fn deadline(at: Timestamp) -> String {
     at.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }
 
 /// One of something or many: `1 call`, `1,170 calls`.
-pub(super) fn many(number: u64, one: &str, more: &str) -> String {
+pub fn many(number: u64, one: &str, more: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { more })
 }
 
 /// A text on one line, at most so many characters long, that cannot turn its neighbours around.
-pub(super) fn line(text: &str, at_most: usize) -> String {
+pub fn line(text: &str, at_most: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(at_most));
     for (place, word) in text.split_whitespace().enumerate() {
         if place > 0 {
@@ -112,7 +117,7 @@ pub(super) fn line(text: &str, at_most: usize) -> String {
 }
 
 /// A text of many lines, such as a document, with line ends of one kind.
-pub(super) fn lines(text: &str) -> String {
+pub fn lines(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let text = text.replace("\r\n", "\n").replace('\r', "\n");
     for (place, line) in text.trim_end().split('\n').enumerate() {
@@ -143,7 +148,7 @@ fn visible(text: &str, clean: &mut String) {
 }
 
 /// A sentence in pieces, and whether each is code: what stands between two backticks.
-pub(super) fn pieces(text: &str) -> Vec<(&str, bool)> {
+pub fn pieces(text: &str) -> Vec<(&str, bool)> {
     let mut pieces = Vec::new();
     let mut rest = text;
     let mut from = 0;
@@ -165,7 +170,7 @@ pub(super) fn pieces(text: &str) -> Vec<(&str, bool)> {
 }
 
 /// A word as a shell takes it, whatever is in it: plain where it is harmless, quoted where not.
-pub(super) fn shell(word: &str) -> String {
+pub fn shell(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'/' | b':');
     if !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain) {
         return word.to_owned();

@@ -239,6 +239,10 @@ fn the_help_of_every_verb_teaches() {
         assert!(first.lines().any(|line| line.trim_start().starts_with(verb)), "{verb} is not in\n{first}");
         let help = home.pratfall(&[verb, "--help"]).exits(0).out;
         assert!(help.contains(&format!("Usage: pratfall {verb}")), "{help}");
+        // What every verb takes stands after what is the verb's own, and not at all in the short help.
+        let (own, everywhere) = help.split_once("\nWith every verb:\n").unwrap();
+        assert!(everywhere.contains("--log ") && !own.contains("--log "), "{help}");
+        assert!(!home.pratfall(&[verb, "-h"]).exits(0).out.contains("--log "));
         // Every option and argument says what it is for.
         let lines: Vec<&str> = help.lines().collect();
         for (index, line) in lines.iter().enumerate() {
@@ -276,7 +280,14 @@ fn schema_completions_and_man_print_what_they_say() {
     assert!(home.pratfall(&["completions", "bash"]).exits(0).out.contains("complete -F _pratfall"));
     assert!(home.pratfall(&["completions", "zsh"]).exits(0).out.starts_with("#compdef pratfall"));
     assert!(home.pratfall(&["man"]).exits(0).out.contains(".TH pratfall"));
-    home.pratfall(&["log", "--ledger", "new.db"]).exits(0).says("nothing is in new.db yet");
+    for verb in [&["log"][..], &["report"], &["report", "--replay"]] {
+        let missing = home.pratfall(&[verb, &["--ledger", "new.db"]].concat()).exits(1);
+        missing.says("there is no ledger at new.db (as --ledger says)");
+        home.pratfall(verb)
+            .exits(1)
+            .says("there is no ledger at pratfall.db (its usual place; there is no pratfall.yaml");
+    }
+    assert!(!home.path("new.db").exists() && !home.path("pratfall.db").exists(), "reading makes nothing");
     home.pratfall(&["status", "--on", &format!("http://127.0.0.1:{}", free_port())]).exits(1).says("cannot be reached");
     home.pratfall(&["status", "--on", "localhost"]).exits(2).says("is no admin address");
 }
@@ -303,9 +314,19 @@ fn the_demo_is_as_planned_and_leaves_its_reports() {
         }
     }
     home.pratfall(&["log", "--ledger", "out/demo.db"]).exits(0).says("broken").says("held");
-    // The command that it offers next is a document that can be read.
-    let follow_up = done.out.split("pratfall run ").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
-    home.pratfall(&["check", follow_up]).exits(0);
+    // What it says to type next closes the loop, typed as it stands.
+    let next = done.out.lines().find_map(|line| line.split_once(", then: ")).unwrap().1;
+    assert!(next.ends_with("pratfall demo --fixed --reports out"), "{next}");
+    let mended = home.start(&next.split(' ').skip(1).collect::<Vec<_>>()).end(2 * A_RUN).exits(0);
+    assert!(mended.out.contains("HELD") && mended.out.contains("is closed: its follow-up held"), "{}", mended.out);
+    home.pratfall(&["log", "--ledger", "out/demo.db"]).exits(0).says("iterated");
+    // So does what its report says, rendered again from the ledger.
+    let broken = done.out.lines().filter_map(|line| line.split_once("out/")).next_back().unwrap().1;
+    let run = broken.split('/').next().unwrap();
+    let report = home.pratfall(&["report", run, "--ledger", "out/demo.db"]).exits(0).out;
+    assert!(report.contains("\npratfall demo --fixed --reports out\n"), "{report}");
+    let replay = report.lines().find(|line| line.contains(" --replay")).unwrap();
+    home.pratfall(&replay.split(' ').skip(1).collect::<Vec<_>>()).exits(0).says("the same");
 }
 
 #[test]

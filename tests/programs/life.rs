@@ -102,7 +102,15 @@ fn a_halt_by_whatever_way_lets_a_hundred_held_requests_go_and_forbids_runs_until
             refused(chain.home.pratfall(&["run", "an-hour.yaml"]));
             serving = chain.serve();
             refused(chain.home.pratfall(&["run", "an-hour.yaml", "--on", &chain.url()]));
-            chain.home.pratfall(&["status", "--on", &chain.url()]).exits(0).says("halted by SIGUSR1");
+            // By the `admin` of the system file, which is where it is usually or named.
+            for status in [&["status"][..], &["status", "--config", "pratfall.yaml"]] {
+                chain.home.pratfall(status).exits(0).says("halted by SIGUSR1").says(" UTC");
+            }
+            chain.home.write(
+                "without.yaml",
+                "version: 1\nsystem: x\nlisteners: { a: { bind: 127.0.0.1:1, upstream: \"http://a\" } }\n",
+            );
+            chain.home.pratfall(&["status", "--config", "without.yaml"]).exits(2).says("no `admin`");
         }
         let resume: &[&str] = if way == "address" { &["resume", "--on", &chain.url()] } else { &["resume"] };
         chain.home.pratfall(resume).exits(0);
