@@ -22,7 +22,7 @@ pub struct ListenerDraft {
     /// The address and port where it listens.
     #[schemars(example = &"127.0.0.1:8080")]
     pub bind: String,
-    /// What it forwards to: `http://`, `https://` or `h2c://`, a host and a port.
+    /// What it forwards to: `http://`, `https://` or `h2c://`, a host and a port; or `unix:` and the path of a socket.
     #[schemars(example = &"http://127.0.0.1:3000")]
     pub upstream: Option<String>,
     /// Other upstreams by host and path; the first that fits is taken, `upstream` where none does.

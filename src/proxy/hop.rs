@@ -63,8 +63,9 @@ pub(super) fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<
     }
     seen.host = hosts > 0;
     seen.upgrade &= upgrade && request.version() == Version::HTTP_11;
-    if request.version() < Version::HTTP_2 && (hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11)) {
-        // RFC 9112, 3.2: exactly one, but an HTTP/1.0 request may do without.
+    // RFC 9112, 3.2: exactly one, but an HTTP/1.0 request may do without. On HTTP/2 the authority is the host, and where it
+    // is left out, `Host` counts (RFC 9113, 8.3.1): two of them would both go on.
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
         return Err(Error::Refused("a request must name exactly one host"));
     }
     Ok(seen)
@@ -77,9 +78,9 @@ fn target_bytes(uri: &Uri) -> u64 {
 
 /// Whether a head has fields that concern one hop only.
 pub(super) fn has_hop(headers: &HeaderMap) -> bool {
-    headers
-        .keys()
-        .any(|name| [CONNECTION, TE, UPGRADE].contains(name) || *name == KEEP_ALIVE || *name == PROXY_CONNECTION)
+    headers.keys().any(|name| {
+        name == CONNECTION || name == TE || name == UPGRADE || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
+    })
 }
 
 /// Removes the fields that concern one hop only (RFC 9110, 7.6.1).
@@ -288,6 +289,8 @@ mod tests {
         assert!(!refused(Request::get("/").version(Version::HTTP_10)));
         assert!(refused(Request::get("/")));
         assert!(refused(Request::get("/").header(HOST, "a").header(HOST, "b")));
+        assert!(refused(Request::get("/").version(Version::HTTP_2).header(HOST, "a").header(HOST, "b")));
+        assert!(!refused(Request::get("http://a/").version(Version::HTTP_2)));
         assert!(refused(Request::get("/").header(HOST, "a").header(TRANSFER_ENCODING, "gzip, chunked")));
         assert!(refused(Request::builder().method("CONNECT").uri("a:1").header(HOST, "a")));
         assert!(refused(Request::builder().method("TRACE").uri("/").header(HOST, "a")));
