@@ -10,6 +10,8 @@
 mod chain;
 mod cli;
 mod curl_and_nginx;
+mod flapping;
 mod life;
+mod soak;
 mod support;
 mod truth;

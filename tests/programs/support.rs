@@ -208,6 +208,10 @@ impl Pratfall {
         self.program.signal(name);
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.program.child.id()
+    }
+
     /// Whether it has not ended yet.
     pub(crate) fn lives(&mut self) -> bool {
         self.program.child.try_wait().unwrap().is_none()
