@@ -184,13 +184,14 @@ fn cookie(headers: &HeaderMap, name: &str, globs: &[Glob]) -> bool {
 }
 
 fn member(headers: &HeaderMap, name: &str, globs: &[Glob]) -> bool {
-    let lines = headers.get_all("baggage").iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).any(|member| {
+    let lines = headers.get_all("baggage").iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    // Each for itself: one with other bytes than text must not hide those beside it.
+    lines.filter_map(|member| str::from_utf8(member).ok()).any(|member| {
         // Properties follow the value: `tenant=acme;since=2020`.
         let pair = member.split(';').next().unwrap_or_default();
         let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        key.trim() == name && {
-            let value = decoded(value.trim(), false);
+        key.trim_ascii() == name && {
+            let value = decoded(value.trim_ascii(), false);
             globs.iter().any(|glob| glob.matches(&value))
         }
     })
@@ -284,6 +285,7 @@ mod tests {
             ("{ baggage: { tenant: acme } }", "GET /", &[("baggage", "a=b, tenant = acme;x=y")], None, true),
             ("{ baggage: { tenant: 'a c' } }", "GET /", &[("baggage", "tenant=a%20c")], None, true),
             ("{ baggage: { tenant: acme } }", "GET /", &[("baggage", "tenant=acmes")], None, false),
+            ("{ baggage: { tenant: acme } }", "GET /", &[("baggage", "name=Zo\u{eb},tenant=acme")], None, true),
             ("{ grpc: shop.Ranker/Rank }", "POST /shop.Ranker/Rank", &[], None, true),
             ("{ grpc: shop.Ranker/* }", "POST /shop.Ranker/Other", &[], None, true),
             ("{ grpc: shop.Ranker/Rank }", "POST /shop.Ranker/Ranks", &[], None, false),

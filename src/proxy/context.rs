@@ -85,10 +85,11 @@ pub fn member<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 fn members(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    let lines = headers.get_all(BAGGAGE).into_iter().filter_map(|line| line.to_str().ok());
-    lines.flat_map(|line| line.split(',')).filter_map(|member| {
-        let (name, value) = member.split_once('=')?;
-        Some((name.trim(), value.trim()))
+    let lines = headers.get_all(BAGGAGE).into_iter().map(HeaderValue::as_bytes);
+    // Each for itself: one with other bytes than text must not hide those beside it.
+    lines.flat_map(|line| line.split(|byte| *byte == b',')).filter_map(|member| {
+        let (name, value) = str::from_utf8(member).ok()?.split_once('=')?;
+        Some((name.trim_ascii(), value.trim_ascii()))
     })
 }
 
@@ -144,14 +145,17 @@ pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
     }
 }
 
-/// The trace that a request belongs to: `traceparent`, `b3` (both forms), or `x-request-id`.
+/// The trace that a request belongs to: `traceparent`, `b3` (both forms), or `x-request-id`. An id that is empty or all
+/// zeros is none (W3C Trace Context, 3.2.2.3): it would be everybody's, and put them all into one arm.
 pub fn trace(headers: &HeaderMap) -> Option<&[u8]> {
     let field = |name: &'static str| headers.get(name).map(HeaderValue::as_bytes);
-    // W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags; an all-zero id is none.
+    let says = |id: &&[u8]| id.iter().any(|byte| *byte != b'0');
+    // W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags.
     let traceparent = field("traceparent").and_then(|value| value.split(|byte| *byte == b'-').nth(1));
-    let traceparent = traceparent.filter(|id| id.len() == 32 && id.iter().any(|byte| *byte != b'0'));
+    let traceparent = traceparent.filter(|id| id.len() == 32).filter(says);
     let b3 = || field("b3").and_then(|value| value.split(|byte| *byte == b'-').next()).filter(|id| id.len() >= 16);
-    traceparent.or_else(b3).or_else(|| field("x-b3-traceid")).or_else(|| field("x-request-id"))
+    let other = |name| move || field(name).filter(says);
+    traceparent.or_else(|| b3().filter(says)).or_else(other("x-b3-traceid")).or_else(other("x-request-id"))
 }
 
 /// The value of a cookie.
@@ -191,6 +195,15 @@ mod tests {
         let own = Mark::Own { token: 1, index: 2, intended: 3 };
         assert!(write(&mut headers, &own));
         assert_eq!(read(&headers), Some(own), "the old member is gone");
+    }
+
+    #[test]
+    fn members_with_other_bytes_than_text_do_not_hide_ours_beside_them() {
+        let mut headers = HeaderMap::new();
+        headers.append(BAGGAGE, HeaderValue::from_bytes(b"name=Zo\xeb,tenant=acme").unwrap());
+        assert!(write(&mut headers, &MARK));
+        assert_eq!(headers[BAGGAGE].as_bytes(), b"pratfall=ab.t.17,name=Zo\xeb,tenant=acme");
+        assert_eq!((read(&headers), member(&headers, "tenant")), (Some(MARK), Some("acme")));
     }
 
     #[test]
@@ -241,5 +254,22 @@ mod tests {
         headers.insert(COOKIE, HeaderValue::from_static("a=1; session=xyz; sessions=no"));
         assert_eq!(cookie(&headers, "session"), Some(&b"xyz"[..]));
         assert_eq!(cookie(&headers, "sess"), None);
+    }
+
+    #[test]
+    fn an_id_that_would_be_everybodys_is_none() {
+        let mut headers = HeaderMap::new();
+        let zeros = "00000000000000000000000000000000";
+        for (name, value) in [
+            ("traceparent", &*format!("00-{zeros}-00f067aa0ba902b7-01")),
+            ("b3", &*format!("{zeros}-e457b5a2e4d86bd1-1")),
+            ("x-b3-traceid", ""),
+            ("x-request-id", ""),
+        ] {
+            headers.insert(name, HeaderValue::from_str(value).unwrap());
+            assert_eq!(trace(&headers), None, "{name}: {value}");
+        }
+        headers.insert("x-b3-traceid", HeaderValue::from_static("80f198ee56343ba8"));
+        assert_eq!(trace(&headers), Some(&b"80f198ee56343ba8"[..]), "the next that says something counts");
     }
 }
