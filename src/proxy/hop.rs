@@ -21,12 +21,13 @@ pub(super) fn refuse<B>(request: &Request<B>) -> Result<(), Error> {
         return Err(Error::Refused("TRACE is not served here"));
     }
     let headers = request.headers();
+    let hosts = headers.get_all(HOST).iter().count();
+    // RFC 9112, 3.2: exactly one, but an HTTP/1.0 request may do without. On HTTP/2 the authority is the host, and where
+    // it is left out, `Host` counts (RFC 9113, 8.3.1): two of them would both go on.
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(Error::Refused("a request must name exactly one host"));
+    }
     if request.version() < Version::HTTP_2 {
-        let hosts = headers.get_all(HOST).iter().count();
-        // RFC 9112, 3.2: exactly one, but an HTTP/1.0 request may do without.
-        if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
-            return Err(Error::Refused("a request must name exactly one host"));
-        }
         let mut encodings = headers.get_all(TRANSFER_ENCODING).iter();
         if let Some(encoding) = encodings.next()
             && (encodings.next().is_some() || !encoding.as_bytes().eq_ignore_ascii_case(b"chunked"))
@@ -202,6 +203,8 @@ mod tests {
         assert!(!refused(Request::get("/").version(Version::HTTP_10)));
         assert!(refused(Request::get("/")));
         assert!(refused(Request::get("/").header(HOST, "a").header(HOST, "b")));
+        assert!(refused(Request::get("/").version(Version::HTTP_2).header(HOST, "a").header(HOST, "b")));
+        assert!(!refused(Request::get("http://a/").version(Version::HTTP_2)));
         assert!(refused(Request::get("/").header(HOST, "a").header(TRANSFER_ENCODING, "gzip, chunked")));
         assert!(refused(Request::builder().method("CONNECT").uri("a:1").header(HOST, "a")));
         assert!(refused(Request::builder().method("TRACE").uri("/").header(HOST, "a")));
