@@ -13,7 +13,7 @@ const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Refuses what must never be sent on (decisions.md 1.1 and 1.11): hyper has refused the worst already.
-pub(super) fn refuse<B>(request: &Request<B>) -> Result<(), Error> {
+pub fn refuse<B>(request: &Request<B>) -> Result<(), Error> {
     if *request.method() == Method::CONNECT {
         return Err(Error::Refused("CONNECT is not served here"));
     }
@@ -39,7 +39,7 @@ pub(super) fn refuse<B>(request: &Request<B>) -> Result<(), Error> {
 }
 
 /// Removes the fields that concern one hop only (RFC 9110, 7.6.1).
-pub(super) fn strip(headers: &mut HeaderMap) {
+pub fn strip(headers: &mut HeaderMap) {
     // Before the listed fields go: `TE` must be listed, and the upstream sends trailers only to those who take them
     // (decisions.md 1.8).
     if headers.contains_key(TE) {
@@ -79,7 +79,7 @@ fn listed(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Gives the request the form that the upstream's protocol wants: origin form with `Host` on HTTP/1, a full URI on HTTP/2.
-pub(super) fn address<B>(request: &mut Request<B>, target: &Target, policy: &HostPolicy) -> Result<(), Error> {
+pub fn address<B>(request: &mut Request<B>, target: &Target, policy: &HostPolicy) -> Result<(), Error> {
     let came_over_h2 = request.version() >= Version::HTTP_2;
     let host = match policy {
         HostPolicy::Upstream => Some(field(&authority(target))?),

@@ -6,7 +6,7 @@
 pub mod check;
 pub mod config;
 pub mod context;
-mod hop;
+pub mod hop;
 pub mod listen;
 mod meet;
 mod observe;
