@@ -165,7 +165,7 @@ fn carry(text: Option<&str>, problems: &mut Problems) -> Carry {
 }
 
 /// Compiles conditions; what cannot be compiled is reported and left out.
-pub(super) fn matcher(draft: &MatchDraft, pointer: &str, problems: &mut Problems) -> Match {
+pub fn matcher(draft: &MatchDraft, pointer: &str, problems: &mut Problems) -> Match {
     Match::new(conditions(draft, pointer, problems))
 }
 

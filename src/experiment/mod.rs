@@ -5,7 +5,7 @@
 pub mod check;
 mod check_faults;
 mod check_indicators;
-pub(crate) mod check_slice;
+pub mod check_slice;
 mod check_traffic;
 pub mod draft;
 pub mod game_day;

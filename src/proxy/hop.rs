@@ -14,18 +14,18 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 
 /// What one look at a head tells.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub(super) struct Seen {
+pub struct Seen {
     /// Fields that concern one hop only are there.
-    pub(super) hop: bool,
+    pub hop: bool,
     /// The caller asks for another protocol on this connection.
-    pub(super) upgrade: bool,
+    pub upgrade: bool,
     /// `Host` is there.
-    pub(super) host: bool,
+    pub host: bool,
 }
 
 /// Looks at a head once, and refuses what must never be sent on (decisions.md 1.1 and 1.11) or is too large; hyper has
 /// refused the worst already.
-pub(super) fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, Error> {
+pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, Error> {
     if *request.method() == Method::CONNECT {
         return Err(Error::Refused("CONNECT is not served here"));
     }
@@ -77,14 +77,14 @@ fn target_bytes(uri: &Uri) -> u64 {
 }
 
 /// Whether a head has fields that concern one hop only.
-pub(super) fn has_hop(headers: &HeaderMap) -> bool {
+pub fn has_hop(headers: &HeaderMap) -> bool {
     headers.keys().any(|name| {
         name == CONNECTION || name == TE || name == UPGRADE || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
     })
 }
 
 /// Removes the fields that concern one hop only (RFC 9110, 7.6.1).
-pub(super) fn strip(headers: &mut HeaderMap) {
+pub fn strip(headers: &mut HeaderMap) {
     // Before the listed fields go: `TE` must be listed, and the upstream sends trailers only to those who take them
     // (decisions.md 1.8).
     if headers.contains_key(TE) {
@@ -119,7 +119,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
 }
 
 /// What goes up and concerns the next hop only.
-pub(super) fn relist(headers: &mut HeaderMap) {
+pub fn relist(headers: &mut HeaderMap) {
     // RFC 9110, 10.1.4: who sends `TE` lists it.
     if headers.contains_key(TE) {
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
@@ -136,12 +136,7 @@ fn listed(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Tells the upstream which host is meant, in `Host`.
-pub(super) fn name<B>(
-    request: &mut Request<B>,
-    policy: &HostPolicy,
-    upstream: &HeaderValue,
-    seen: Seen,
-) -> Result<(), Error> {
+pub fn name<B>(request: &mut Request<B>, policy: &HostPolicy, upstream: &HeaderValue, seen: Seen) -> Result<(), Error> {
     let host = match policy {
         HostPolicy::Upstream => upstream.clone(),
         HostPolicy::Name(name) => field(name)?,
@@ -157,7 +152,7 @@ pub(super) fn name<B>(
 }
 
 /// Gives the request the form of HTTP/1.1: the target in origin form.
-pub(super) fn for_http1<B>(request: &mut Request<B>) {
+pub fn for_http1<B>(request: &mut Request<B>) {
     if request.uri().authority().is_some() || request.uri().scheme().is_some() {
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
         *request.uri_mut() = Uri::from(path);
@@ -172,7 +167,7 @@ pub(super) fn for_http1<B>(request: &mut Request<B>) {
 }
 
 /// Gives the request the form of HTTP/2: a whole URI, and no field of the connection (RFC 9113, 8.2.2).
-pub(super) fn for_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
+pub fn for_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
     headers.remove(CONNECTION);
@@ -202,7 +197,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// What an upstream is called: its port only where it is not the scheme's own.
-pub(super) fn host_of(target: &Target) -> HeaderValue {
+pub fn host_of(target: &Target) -> HeaderValue {
     let usual = if target.scheme == Scheme::Https { 443 } else { 80 };
     let name = match target.socket() {
         Some(_) => "localhost".to_owned(),

@@ -9,7 +9,7 @@ pub mod check;
 pub mod config;
 mod connect;
 pub mod context;
-mod hop;
+pub mod hop;
 pub mod listen;
 mod meet;
 mod observe;
