@@ -63,6 +63,8 @@ pub enum Stop {
     Halt(String),
     /// The lease ran out: nobody said that the run should go on.
     Lease,
+    /// A reload of the system file changed what the run stands on; says what.
+    Reload(String),
 }
 
 impl std::fmt::Display for Stop {
@@ -73,6 +75,7 @@ impl std::fmt::Display for Stop {
             Self::Signal(number) => write!(f, "signal {number}"),
             Self::Halt(by) => write!(f, "halted by {by}"),
             Self::Lease => f.write_str("the lease ran out: no heartbeat came"),
+            Self::Reload(what) => write!(f, "a reload of the system file {what}"),
         }
     }
 }

@@ -34,32 +34,49 @@ impl Connection {
         let version = request.version();
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
+        let log = &self.site.listener.log;
+        let mut entry = log.draw(plan.config(), &request);
         let result = self.route(&plan, request).await;
         let stats = self.site.stats();
         let response = match result {
             Ok(response) => response,
             // Nobody is there to read an answer.
-            Err(Error::Gone) => return Err(Error::Gone),
+            Err(Error::Gone) => {
+                if let Some(entry) = entry {
+                    entry.failed(&Error::Gone, log);
+                }
+                return Err(Error::Gone);
+            }
             Err(error) if error.origin() == Origin::Injected => {
                 // On HTTP/2 the stream alone is reset: others share the connection.
                 if matches!(error, Error::Injected(Cut::Reset, _)) && version < Version::HTTP_2 {
                     self.socket.reset();
                 }
                 stats.unanswered();
+                if let Some(entry) = entry {
+                    entry.failed(&error, log);
+                }
                 return Err(error);
             }
             Err(error) => {
                 stats.proxy_error();
+                if let Some(entry) = &mut entry {
+                    entry.because(&error);
+                }
                 self.made_up(&plan, &error, version)
             }
         };
         stats.answered(response.status());
-        let response = response.map(|body| body.keep(busy));
+        let mut response = response.map(|body| body.keep(busy));
+        self.site.listener.say_goodbye(version, &mut response);
         if version == Version::HTTP_10 {
             let socket = self.socket.clone();
-            return Ok(response.map(|body| body.watch(|before| Torn { socket, before })));
+            response = response.map(|body| body.watch(|before| Torn { socket, before }));
         }
-        Ok(response)
+        Ok(match entry {
+            None => response,
+            Some(entry) => entry.watch(response),
+        })
     }
 
     /// Through the runs that are live, if any are; else straight to the upstream.

@@ -9,7 +9,11 @@
 
 mod chain;
 mod cli;
+mod crowded;
 mod curl_and_nginx;
+mod disarmed;
+mod ending;
 mod life;
+mod reloading;
 mod support;
 mod truth;
