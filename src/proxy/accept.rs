@@ -53,9 +53,14 @@ impl Door {
         Arc::new(Self { listener, address, socket: Weak::new(), closed: CancellationToken::new() })
     }
 
+    /// Stops accepting.
+    pub(super) fn accept_no_more(&self) {
+        self.closed.cancel();
+    }
+
     /// Stops accepting, and has its connections end when their requests are done.
     pub(super) fn close(&self) {
-        self.closed.cancel();
+        self.accept_no_more();
         self.listener.drain.cancel();
     }
 

@@ -76,21 +76,26 @@ impl Proxy {
     /// Goes over to what was prepared. Whoever is on a connection of a listener that goes may finish the request.
     pub fn apply(&self, prepared: Prepared) {
         let before = self.doors().clone();
-        let doors: Vec<Arc<Door>> = prepared
-            .next
-            .into_iter()
-            .map(|next| match next {
-                Next::Stays(door) => door,
-                Next::Renewed(door, setup) => {
-                    self.renew(&door.listener, setup);
-                    door
-                }
-                Next::Opens(setup, socket) => self.open(setup, socket),
+        let kept = |door: &Arc<Door>| {
+            prepared.next.iter().any(|next| match next {
+                Next::Stays(same) | Next::Renewed(same, _) => Arc::ptr_eq(same, door),
+                Next::Opens(..) => false,
             })
-            .collect();
-        for door in before.iter().filter(|door| !doors.iter().any(|kept| Arc::ptr_eq(kept, door))) {
-            door.close();
-        }
+        };
+        let gone: Vec<Arc<Door>> = before.into_iter().filter(|door| !kept(door)).collect();
+        // Before somebody else accepts on the same socket.
+        gone.iter().for_each(|door| door.accept_no_more());
+        let next = prepared.next.into_iter();
+        let doors = next.map(|next| match next {
+            Next::Stays(door) => door,
+            Next::Renewed(door, setup) => {
+                self.renew(&door.listener, setup);
+                door
+            }
+            Next::Opens(setup, socket) => self.open(setup, socket),
+        });
+        let doors = doors.collect();
+        gone.iter().for_each(|door| door.close());
         self.stand(doors);
     }
 }

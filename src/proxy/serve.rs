@@ -47,6 +47,8 @@ pub(super) async fn serve(
     match plan.setup.tls.server.clone() {
         None => {
             let first = tokio::select! {
+                // Whoever has said something before the end is answered.
+                biased;
                 protocol = wire.protocol() => protocol,
                 () = site.listener.drain.cancelled() => return,
                 _ = socket.abandoned(&config.timeouts) => return,

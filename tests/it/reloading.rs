@@ -6,6 +6,12 @@ use pratfall::proxy::ListenerConfig;
 
 use crate::support::{Origin, Stage, closed, everybody, get, listener, ok, until, within};
 
+/// An address that can be bound more than once. Outgoing connections of other tests do not take ports of this network.
+fn free() -> SocketAddr {
+    let socket = std::net::TcpListener::bind("127.0.0.77:0").expect("there are ports");
+    socket.local_addr().expect("it is bound")
+}
+
 /// Listens where another did, or does.
 fn at(config: ListenerConfig, bind: SocketAddr) -> ListenerConfig {
     ListenerConfig { bind, ..config }
@@ -81,7 +87,7 @@ async fn an_address_that_cannot_be_had_changes_nothing() {
 #[tokio::test]
 async fn another_address_is_bound_before_the_old_one_is_left() {
     let origin = Origin::well().await;
-    let (one, two) = (Origin::nobody().await, Origin::nobody().await);
+    let (one, two) = (free(), free());
     let stage = Stage::start(vec![at(listener("front", origin.address), one)], 1).await;
     let mut idle = stage.front().await;
     assert_eq!(idle.ask(get("/", "")).await.status(), 200);
@@ -95,7 +101,7 @@ async fn another_address_is_bound_before_the_old_one_is_left() {
 #[tokio::test]
 async fn two_listeners_can_change_places() {
     let (one, two) = (Origin::answering(ok("one")).await, Origin::answering(ok("two")).await);
-    let (here, there) = (Origin::nobody().await, Origin::nobody().await);
+    let (here, there) = (free(), free());
     let system =
         |first, second| vec![at(listener("front", one.address), first), at(listener("inventory", two.address), second)];
     let stage = Stage::start(system(here, there), 1).await;

@@ -112,7 +112,7 @@ fn what_needs_a_restart_is_said_and_the_rest_is_taken_up() {
 
 /// Points a link at something else, as one step.
 fn link(target: &str, at: &Path) {
-    let beside = at.with_extension("tmp");
+    let beside = at.with_file_name("..data_tmp");
     std::os::unix::fs::symlink(target, &beside).unwrap();
     std::fs::rename(&beside, at).unwrap();
 }
