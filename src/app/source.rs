@@ -8,10 +8,12 @@ use crate::config::System;
 use crate::document::Problems;
 use crate::proxy::listen::fingerprint;
 
+type Variables = Box<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
 /// A file, and what its `${NAME}`s stand for.
 pub struct Source {
     path: PathBuf,
-    variables: Box<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    variables: Variables,
 }
 
 impl fmt::Debug for Source {

@@ -1,8 +1,8 @@
 //! The log of requests: a sampled line each, written by a thread that the traffic never waits for.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response};
@@ -42,12 +42,11 @@ impl Log {
 
     /// What is to be written about a request, if it is drawn.
     #[inline]
-    pub(super) fn draw<B>(&self, config: &ListenerConfig, request: &Request<B>) -> Option<Box<Entry>> {
+    pub(super) fn draw<B>(self: &Arc<Self>, config: &ListenerConfig, request: &Request<B>) -> Option<Box<Entry>> {
         let share = self.share.load(Relaxed);
         if share == 0 || rand::random::<u32>() > share {
             return None;
         }
-        let lines = self.lines.get()?.clone();
         let line = Line {
             listener: config.name.clone(),
             method: known(request.method()),
@@ -58,11 +57,7 @@ impl Log {
             took: Duration::ZERO,
             lost: self.lost.swap(0, Relaxed),
         };
-        Some(Box::new(Entry { line, since: Instant::now(), lines }))
-    }
-
-    fn count_lost(&self, lost: u64) {
-        self.lost.fetch_add(lost, Relaxed);
+        Some(Box::new(Entry { line, since: Instant::now(), log: self.clone() }))
     }
 }
 
@@ -109,16 +104,14 @@ struct Line {
 pub(super) struct Entry {
     line: Line,
     since: Instant,
-    lines: SyncSender<Line>,
+    log: Arc<Log>,
 }
 
 impl Entry {
     /// There is no answer.
-    pub(super) fn failed(mut self: Box<Self>, error: &Error, log: &Log) {
-        self.line.error = error.kind();
-        if let Some(lost) = self.write() {
-            log.count_lost(lost);
-        }
+    pub(super) fn failed(mut self, error: &Error) {
+        self.because(error);
+        self.write();
     }
 
     /// The answer was made up, because of an error.
@@ -136,11 +129,14 @@ impl Entry {
         response.map(|body| body.watch(|before| Counted { entry: Some(self), before }))
     }
 
-    /// Hands the line over. How many are lost where nobody takes it.
-    fn write(mut self: Box<Self>) -> Option<u64> {
+    /// Hands the line over, if somebody takes it.
+    fn write(mut self) {
         self.line.took = self.since.elapsed();
-        let lost = self.line.lost;
-        self.lines.try_send(self.line).is_err().then_some(lost + 1)
+        let lost = self.line.lost + 1;
+        let sent = self.log.lines.get().is_some_and(|lines| lines.try_send(self.line).is_ok());
+        if !sent {
+            self.log.lost.fetch_add(lost, Relaxed);
+        }
     }
 }
 

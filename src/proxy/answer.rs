@@ -34,8 +34,7 @@ impl Connection {
         let version = request.version();
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
-        let log = &self.site.listener.log;
-        let mut entry = log.draw(plan.config(), &request);
+        let mut entry = self.site.listener.log.draw(plan.config(), &request);
         let result = self.route(&plan, request).await;
         let stats = self.site.stats();
         let response = match result {
@@ -43,7 +42,7 @@ impl Connection {
             // Nobody is there to read an answer.
             Err(Error::Gone) => {
                 if let Some(entry) = entry {
-                    entry.failed(&Error::Gone, log);
+                    entry.failed(&Error::Gone);
                 }
                 return Err(Error::Gone);
             }
@@ -54,7 +53,7 @@ impl Connection {
                 }
                 stats.unanswered();
                 if let Some(entry) = entry {
-                    entry.failed(&error, log);
+                    entry.failed(&error);
                 }
                 return Err(error);
             }

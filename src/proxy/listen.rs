@@ -57,7 +57,7 @@ impl Setup {
     /// Reads the files that a configuration names.
     pub fn read(config: ListenerConfig) -> Result<Arc<Self>, tls::TlsError> {
         // Before the rest: whatever changes in between is seen at the next look.
-        let files = config.files().map(|file| fingerprint(file)).collect();
+        let files = config.files().map(fingerprint).collect();
         let tls = Tls::read(&config)?;
         Ok(Arc::new(Self { config, tls, files }))
     }
