@@ -116,6 +116,9 @@ pub trait Watch {
     /// A piece went through.
     fn piece(&mut self) {}
 
+    /// So many bytes went through; told to whoever watches last, and to nobody before.
+    fn data(&mut self, _bytes: usize) {}
+
     /// The trailers, if there are any.
     fn trailers(&mut self, _trailers: &http::HeaderMap) {}
 
@@ -208,7 +211,10 @@ impl HttpBody for Body {
                 if let Some(watch) = &mut this.watch {
                     match frame.trailers_ref() {
                         Some(trailers) => watch.trailers(trailers),
-                        None => watch.piece(),
+                        None => {
+                            watch.piece();
+                            watch.data(frame.data_ref().map_or(0, Bytes::len));
+                        }
                     }
                 }
                 // hyper does not poll again once a length-delimited body says that it is complete.

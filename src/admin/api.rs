@@ -40,6 +40,7 @@ pub(super) fn switches(admin: Admin) -> Router {
         .route("/runs/{run}/halt", post(halt_run))
         .route("/halt", post(halt))
         .route("/resume", post(resume))
+        .route("/reload", post(reload))
         .layer(DefaultBodyLimit::max(LONGEST_DOCUMENT))
         .with_state(admin)
 }
@@ -100,8 +101,11 @@ async fn readyz(State(admin): State<Admin>, Query(query): Query<Verbose>) -> Res
     if let Some(reason) = admin.control.halted() {
         text += &format!("[-]halted by {} at {}\n", reason.by, reason.at);
     }
-    for complaint in &admin.complaints {
+    for complaint in admin.standing.complaints() {
         text += &format!("[-]{complaint}\n");
+    }
+    if let Some(wrong) = admin.standing.reloads().wrong {
+        text += &format!("[-]a changed system file is not taken up, the one before is served:\n{wrong}\n");
     }
     (status, text).into_response()
 }
@@ -123,7 +127,7 @@ async fn status(State(admin): State<Admin>) -> Json<Value> {
         "halted": control.halted(),
         "connections": control.lab().proxy.connections(),
         "runs": runs,
-        "complaints": admin.complaints,
+        "complaints": admin.standing.complaints(),
     }))
 }
 
@@ -241,4 +245,10 @@ async fn resume(State(admin): State<Admin>, headers: HeaderMap) -> Result<Status
     let wrong = |error: std::io::Error| ApiError(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     admin.control.resume().map_err(wrong)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+async fn reload(State(admin): State<Admin>, headers: HeaderMap) -> Result<Json<Value>, ApiError> {
+    admit(&admin, &headers, None)?;
+    let notes = admin.standing.reload().await.map_err(|why| ApiError(StatusCode::UNPROCESSABLE_ENTITY, why))?;
+    Ok(Json(json!({ "notes": notes })))
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local_recorder};
 use metrics_exporter_prometheus::PrometheusBuilder;
 
-use super::Admin;
+use super::{Admin, Reloads};
 use crate::lab::Status;
 use crate::measure::Phase;
 
@@ -20,10 +20,11 @@ pub(super) fn render(admin: &Admin) -> String {
         describe();
         listeners(admin);
         runs(&admin.control.runs_here());
-        let limits = &admin.control.lab().limits;
-        gauge!("pratfall_armed").set(f64::from(u8::from(limits.armed())));
+        reloads(&admin.standing.reloads());
+        let lab = admin.control.lab();
+        gauge!("pratfall_armed").set(f64::from(u8::from(lab.limits.armed())));
         gauge!("pratfall_halted").set(f64::from(u8::from(admin.control.halted().is_some())));
-        gauge!("pratfall_connections").set(admin.control.lab().proxy.connections() as f64);
+        gauge!("pratfall_connections").set(lab.proxy.connections() as f64);
         gauge!("pratfall_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     });
     handle.render()
@@ -33,6 +34,22 @@ fn describe() {
     describe_counter!("pratfall_requests_total", Unit::Count, "Answers by listener and class of status.");
     describe_counter!("pratfall_proxy_errors_total", Unit::Count, "Requests that the proxy itself could not send on.");
     describe_counter!("pratfall_connections_accepted_total", Unit::Count, "Connections that were accepted.");
+    describe_counter!(
+        "pratfall_connections_shed_total",
+        Unit::Count,
+        "Connections that were closed: too many were open."
+    );
+    describe_counter!("pratfall_reloads_total", Unit::Count, "Reloads of the system file, by result.");
+    describe_gauge!(
+        "pratfall_config_last_reload_successful",
+        Unit::Count,
+        "1 if the system file as seen last is sound."
+    );
+    describe_gauge!(
+        "pratfall_config_last_reload_success_timestamp_seconds",
+        Unit::Seconds,
+        "When the system file that is served was read."
+    );
     describe_counter!("pratfall_faults_injected_total", Unit::Count, "Calls that met a fault, by experiment.");
     describe_counter!("pratfall_harmed_units_total", Unit::Count, "Treated units that came to harm, by experiment.");
     describe_gauge!("pratfall_armed", Unit::Count, "1 if `limits.faults` lists anything that may be injected.");
@@ -54,6 +71,19 @@ fn listeners(admin: &Admin) {
         counter!("pratfall_proxy_errors_total", "listener" => name()).absolute(totals.proxy_errors);
         let accepted = listener.accepted.load(Ordering::Relaxed);
         counter!("pratfall_connections_accepted_total", "listener" => name()).absolute(accepted);
+        let shed = listener.shed.load(Ordering::Relaxed);
+        counter!("pratfall_connections_shed_total", "listener" => name()).absolute(shed);
+    }
+}
+
+fn reloads(reloads: &Reloads) {
+    for (result, count) in [("success", reloads.succeeded), ("failure", reloads.failed)] {
+        counter!("pratfall_reloads_total", "result" => result).absolute(count);
+    }
+    gauge!("pratfall_config_last_reload_successful").set(f64::from(u8::from(reloads.sound && reloads.wrong.is_none())));
+    if let Some(at) = reloads.read_at {
+        let seconds = at.as_millisecond() as f64 / 1e3;
+        gauge!("pratfall_config_last_reload_success_timestamp_seconds").set(seconds);
     }
 }
 

@@ -12,11 +12,13 @@
 //! | `POST /runs/{run}/halt` | stops one run | from loopback not |
 //! | `POST /halt` | takes all faults off and refuses new runs | from loopback not |
 //! | `POST /resume` | allows runs again | yes |
+//! | `POST /reload` | reads the system file again | yes |
 //!
 //! HTTP status codes of the API appear in this room only.
 
 mod api;
 mod metrics;
+mod standing;
 mod token;
 
 use std::path::PathBuf;
@@ -26,6 +28,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+pub use self::standing::{Reloaded, Reloads, Standing};
 pub use self::token::{Token, path_beside as token_beside};
 use crate::lab::Control;
 use crate::ledger::Ledger;
@@ -39,8 +42,8 @@ pub struct Admin {
     pub ledger: Option<Arc<Ledger>>,
     /// The folder that reports are written to.
     pub reports: PathBuf,
-    /// What is wrong outside the listeners.
-    pub complaints: Vec<String>,
+    /// What is wrong outside the listeners, and how reloads went.
+    pub standing: Arc<Standing>,
     /// Who may make changes.
     pub token: Token,
     /// Cancelled when the process is about to end: it is not ready any more.

@@ -76,7 +76,8 @@ impl Exit {
         if let Some(refusal) = error.downcast_ref::<Refusal>() {
             return Self::refused(refusal);
         }
-        let bad_file = matches!(error.downcast_ref(), Some(AppError::NotYet(_)));
+        let bad_file =
+            matches!(error.downcast_ref(), Some(AppError::NotYet(_) | AppError::File { .. } | AppError::Wrong(_)));
         if bad_file || error.is::<Usage>() || error.is::<crate::document::Problems>() {
             return Self::Usage;
         }

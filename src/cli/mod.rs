@@ -43,17 +43,17 @@ pub struct Cli {
         help_heading = EVERYWHERE
     )]
     output: Output,
-    /// What is logged, to stderr: error, warn, info, debug, or a filter such as `pratfall=debug`.
+    /// What is logged, to stderr: error, warn, info, debug, or a filter such as `pratfall=debug`; `warn` unless said, and
+    /// `info` for `serve`.
     #[arg(
         long,
         global = true,
-        default_value = "warn",
         env = "PRATFALL_LOG",
         value_name = "LEVEL",
         hide_short_help = true,
         help_heading = EVERYWHERE
     )]
-    log: String,
+    log: Option<String>,
     /// How the log is written: text or json.
     #[arg(
         long,
@@ -169,9 +169,11 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
 }
 
 fn start_log(cli: &Cli) {
-    // Migrations of the ledger log every statement at info.
-    let filter = format!("{},refinery_core=warn,refinery=warn", cli.log);
-    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new("warn"));
+    let usual = if matches!(cli.verb, Verb::Serve(_)) { "info" } else { "warn" };
+    let log = cli.log.as_deref().unwrap_or(usual);
+    // Migrations of the ledger log every statement at info. Requests are logged where the system file asks for it.
+    let filter = format!("{log},refinery_core=warn,refinery=warn,pratfall::access=info");
+    let filter = EnvFilter::try_new(&filter).unwrap_or_else(|_| EnvFilter::new(usual));
     let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter).with_target(false);
     // A second start, in tests that call `main` twice, changes nothing.
     let _ = match cli.log_format {

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use super::documents::Variables;
 use super::exit::Exit;
-use super::{signals, system};
-use crate::app::App;
+use super::signals;
+use super::system::USUAL;
+use crate::app::{App, Source};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -14,8 +15,9 @@ Examples:
 
 /// Serve the listeners of the system file, with health, metrics and an admin API.
 ///
-/// Nothing is injected unless `limits.faults` allows it and somebody starts an experiment with `run … --on URL`. SIGTERM
-/// drains: faults off first, then the requests under way; a second signal ends at once. SIGUSR1 halts all runs.
+/// Nothing is injected unless `limits.faults` allows it and somebody starts an experiment with `run … --on URL`. A changed
+/// system file or certificate is taken up by itself, and at once on SIGHUP. SIGTERM drains: not ready, faults off, then the
+/// requests under way; a second signal ends at once. SIGUSR1 halts all runs.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Serve {
@@ -28,25 +30,28 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<Exit> {
-        let (system, folder) = system::read(self.config.as_deref(), &self.variables)?;
-        let app = App::serve(system.clone(), &folder).await?;
-        let mut asked = signals::listen(app.control.clone())?;
-        let doors = app.open_doors(&system, &folder).await?;
-        for listener in app.proxy.listeners().iter() {
+        let path = self.config.unwrap_or_else(|| USUAL.into());
+        let (app, doors, reloading) = App::serve(Source::new(path, self.variables.get())).await?;
+        let mut asked = signals::listen_with(app.control.clone(), Some(app.standing.clone()))?;
+        for listener in app.proxy.listeners() {
             let (_, address) = app.proxy.find(&listener.name).expect("it is a listener of this proxy");
-            anstream::eprintln!("listener {} on {address}", listener.name);
+            tracing::info!("listener {} on {address}", listener.name);
         }
-        if let Some(admin) = &system.admin {
-            anstream::eprintln!("admin on http://{}", admin.bind);
-        }
-        let armed = &app.control.lab().limits.faults;
+        let lab = app.control.lab();
+        let armed = &lab.limits.faults;
         let armed = if armed.is_empty() { "nothing".to_owned() } else { armed.join(", ") };
-        anstream::eprintln!("serving {}; armed for {armed}", system.name);
-        let _ = asked.wait_for(Option::is_some).await;
+        tracing::info!("serving {}; armed for {armed}", lab.system.as_deref().unwrap_or_default());
+        let signal = asked.wait_for(Option::is_some).await.ok().and_then(|signal| *signal);
         if let Some(doors) = &doors {
             doors.not_ready();
         }
-        app.drain().await;
+        drop(reloading);
+        // Whoever presses Ctrl-C is no load balancer.
+        if signal == Some(2) {
+            app.drain().await;
+        } else {
+            app.take_leave().await;
+        }
         Ok(Exit::Done)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::admin::Standing;
 use crate::lab::{Control, Stop};
 
 /// Which signal asked for the end, if one did.
@@ -12,6 +13,11 @@ pub(super) type Asked = watch::Receiver<Option<i32>>;
 
 /// Listens: SIGINT and SIGTERM stop all runs and ask for the end, SIGUSR1 halts.
 pub(super) fn listen(control: Arc<Control>) -> std::io::Result<Asked> {
+    listen_with(control, None)
+}
+
+/// Listens, and has SIGHUP read the system file of a serving process again.
+pub(super) fn listen_with(control: Arc<Control>, serving: Option<Arc<Standing>>) -> std::io::Result<Asked> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let mut user = signal(SignalKind::user_defined1())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -22,7 +28,11 @@ pub(super) fn listen(control: Arc<Control>) -> std::io::Result<Asked> {
                 _ = interrupt.recv() => 2,
                 _ = terminate.recv() => 15,
                 _ = hangup.recv() => {
-                    tracing::warn!("SIGHUP: this version does not reload; restart to take a new system file up");
+                    match serving.clone() {
+                        // What comes of it is in the log.
+                        Some(serving) => drop(tokio::spawn(async move { serving.reload().await })),
+                        None => tracing::warn!("SIGHUP: only `serve` reads its system file again"),
+                    }
                     continue;
                 }
                 _ = user.recv() => {
@@ -35,7 +45,7 @@ pub(super) fn listen(control: Arc<Control>) -> std::io::Result<Asked> {
             if ask.borrow().is_some() {
                 std::process::exit(128 + number);
             }
-            control.stop_all(&Stop::Signal(number));
+            control.end(&Stop::Signal(number));
             ask.send_replace(Some(number));
         }
     });

@@ -53,6 +53,8 @@ pub(super) fn system(draft: SystemDraft, problems: &mut Problems) -> System {
     System {
         name,
         workers: draft.workers.unwrap_or(1) as usize,
+        drain: draft.drain,
+        access_log: draft.access_log,
         admin,
         telemetry,
         ledger: ledger(draft.ledger, problems),

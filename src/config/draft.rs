@@ -11,7 +11,7 @@ use crate::experiment::written::{Named, TextOr, Version};
 use crate::notify::{Moment, Pagerduty, Slack, Webhook};
 use crate::probe::ProbeConfig;
 use crate::proxy::config::ListenerDraft;
-use crate::units::Span;
+use crate::units::{Percent, Span};
 
 /// What is under test, where its traffic comes in and goes to, and what may be done to it.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -35,6 +35,11 @@ pub struct SystemDraft {
     pub admin: Option<AdminDraft>,
     /// Where health and metrics are read; at the admin listener where nothing is written.
     pub telemetry: Option<TelemetryDraft>,
+    /// How a serving process ends.
+    #[serde(default)]
+    pub drain: Drain,
+    /// A log of requests; none where nothing is written.
+    pub access_log: Option<AccessLog>,
     /// Where runs and failures are remembered: a file, or another Pratfall; `pratfall.db` where nothing is written.
     #[schemars(extend("x-expected" = "a file, or `{ url, token_file }`"))]
     pub ledger: Option<TextOr<RemoteLedgerDraft>>,
@@ -52,6 +57,36 @@ pub struct SystemDraft {
     /// Who is told.
     #[serde(default)]
     pub notify: Vec<NotifyDraft>,
+}
+
+/// How a serving process ends once it is told to: not ready, faults off, then these.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Drain {
+    /// How long connections are still accepted, until nobody sends any more; not after SIGINT.
+    pub delay: Span,
+    /// How long requests that are under way may take after that.
+    pub grace: Span,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            // Right where nobody has to be told; behind a load balancer it is as long as that takes to notice.
+            delay: Span::default(),
+            // Kubernetes kills after 30 s: five of them are left for a delay and for the reports.
+            grace: Span::secs(25),
+        }
+    }
+}
+
+/// A log of requests: one line each, without query, cookies or paths.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema, PartialEq)]
+#[serde(deny_unknown_fields)]
+pub struct AccessLog {
+    /// The share of requests that is written down.
+    #[schemars(example = &"1%")]
+    pub sample: Percent,
 }
 
 /// The operator's door.

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use self::draft::SystemDraft;
+pub use self::draft::{AccessLog, Drain};
 use crate::document::{self, Problems};
 use crate::experiment::limits::Limits;
 use crate::notify::{Channel, NotifyConfig};
@@ -27,6 +28,10 @@ pub struct System {
     pub listeners: Vec<ListenerConfig>,
     /// How many threads move traffic.
     pub workers: usize,
+    /// How a serving process ends.
+    pub drain: Drain,
+    /// A log of requests.
+    pub access_log: Option<AccessLog>,
     /// The operator's door, where there is one.
     pub admin: Option<AdminConfig>,
     /// Where health and metrics are read; at the admin listener where nothing is written.
@@ -94,6 +99,31 @@ impl System {
             Some(system) if !problems.has_errors() => Ok((system, problems)),
             _ => Err(problems),
         }
+    }
+
+    /// Reads a system file for the sake of its listeners. What is wrong elsewhere comes with it as errors: nothing may
+    /// be injected then, and what it is about is left out. Without the system, the listeners themselves are wrong.
+    pub fn parse_listeners(
+        name: &str,
+        text: &str,
+        variables: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Problems), Problems> {
+        let reading = document::read_for::<SystemDraft>("listeners", name, text, variables);
+        let mut problems = reading.problems;
+        let Some(mut system) = reading.value.map(|draft| check::system(draft, &mut problems)) else {
+            return Err(problems);
+        };
+        let wrong = |key: &str| problems.errors().any(|problem| problem.is_about(key));
+        if wrong("listeners") || !problems.have_a_tree() {
+            return Err(problems);
+        }
+        if problems.has_errors() {
+            system.limits.faults.clear();
+        }
+        // A door that is not as it was meant might be open to everybody.
+        system.admin = system.admin.filter(|_| !wrong("admin"));
+        system.telemetry = system.telemetry.filter(|_| !wrong("telemetry"));
+        Ok((system, problems))
     }
 
     /// A listener by its name.

@@ -49,6 +49,25 @@ pub fn read<T: DeserializeOwned + JsonSchema>(
     text: &str,
     variables: &dyn Fn(&str) -> Option<String>,
 ) -> Reading<T> {
+    read_around(name, text, variables, None)
+}
+
+/// Reads a document for the sake of one of its keys: what is of no use elsewhere is reported and left out.
+pub fn read_for<T: DeserializeOwned + JsonSchema>(
+    key: &str,
+    name: &str,
+    text: &str,
+    variables: &dyn Fn(&str) -> Option<String>,
+) -> Reading<T> {
+    read_around(name, text, variables, Some(key))
+}
+
+fn read_around<T: DeserializeOwned + JsonSchema>(
+    name: &str,
+    text: &str,
+    variables: &dyn Fn(&str) -> Option<String>,
+    needed: Option<&str>,
+) -> Reading<T> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let source = Source::new(name, if text.len() > LARGEST { "" } else { text });
     let mut tree = match parse(text) {
@@ -68,7 +87,7 @@ pub fn read<T: DeserializeOwned + JsonSchema>(
     let removed = walk.removed();
     let secrets = secrets(&tree);
     let mut problems = Problems::new(source, Some(tree), walk.findings, removed);
-    let value = sound.and_then(|sound| make(&sound, &secrets, &mut problems));
+    let value = sound.and_then(|sound| make(sound, &secrets, &mut problems, needed));
     Reading { value, problems }
 }
 
@@ -92,10 +111,35 @@ pub fn top_level_keys(text: &str) -> Vec<String> {
     }
 }
 
-/// Makes the value; what serde refuses although the schema did not is placed as well.
-fn make<T: DeserializeOwned>(sound: &Value, secrets: &[(String, String)], problems: &mut Problems) -> Option<T> {
+/// Makes the value; what serde refuses although the schema did not is placed as well. Where one key is needed, others that
+/// serde refuses are left out.
+fn make<T: DeserializeOwned>(
+    mut sound: Value,
+    secrets: &[(String, String)],
+    problems: &mut Problems,
+    needed: Option<&str>,
+) -> Option<T> {
+    loop {
+        let refused = match make_once(&sound, secrets, problems) {
+            Ok(value) => return Some(value),
+            Err(pointer) => pointer,
+        };
+        let key = node::unescape(refused.split('/').nth(1)?);
+        if needed.is_none_or(|needed| needed == key) {
+            return None;
+        }
+        sound.as_object_mut()?.remove(&key)?;
+    }
+}
+
+/// Makes the value, or tells what stands in the way.
+fn make_once<T: DeserializeOwned>(
+    sound: &Value,
+    secrets: &[(String, String)],
+    problems: &mut Problems,
+) -> Result<T, String> {
     let error = match serde_path_to_error::deserialize::<_, T>(sound) {
-        Ok(value) => return Some(value),
+        Ok(value) => return Ok(value),
         Err(error) => error,
     };
     let mut pointer = String::new();
@@ -115,7 +159,7 @@ fn make<T: DeserializeOwned>(sound: &Value, secrets: &[(String, String)], proble
     if !pointer.is_empty() || !problems.has_errors() {
         problems.error(&pointer, hide(&error.inner().to_string(), secrets), None);
     }
-    None
+    Err(pointer)
 }
 
 /// What variables stand for in a tree, beside what is written instead.

@@ -36,6 +36,9 @@ pub struct Problem {
     pub message: String,
     /// The way out.
     pub help: Option<String>,
+    /// What it is about, as an RFC 6901 pointer into the text; empty for the whole document.
+    #[serde(skip)]
+    pub pointer: String,
     #[serde(skip)]
     excerpt: Excerpt,
 }
@@ -65,6 +68,18 @@ impl Excerpt {
         }
         let width = (place.length as usize).min(end - caret).max(1);
         Self { text: text.trim_end().to_owned(), indent, width }
+    }
+}
+
+impl Problem {
+    /// Whether it is about a key of the document, or something within.
+    pub fn is_about(&self, key: &str) -> bool {
+        self.pointer.strip_prefix('/').is_some_and(|rest| rest.split('/').next() == Some(key))
+    }
+
+    /// The place and what is wrong, on one line.
+    pub fn line(&self) -> String {
+        format!("{}:{}:{}: {}", self.file, self.line, self.column, self.message)
     }
 }
 
@@ -111,7 +126,7 @@ impl Problems {
         let mut problems =
             Self { source, list: Vec::new(), more: findings.more, tree, faulty: BTreeSet::new(), removed };
         for found in findings.list {
-            problems.push(found.place, Severity::Error, &found.message, found.help);
+            problems.push(&found.pointer, found.place, Severity::Error, &found.message, found.help);
             problems.faulty.insert(found.pointer);
         }
         problems
@@ -158,14 +173,19 @@ impl Problems {
         self.list.iter().filter(|problem| problem.severity == Severity::Error)
     }
 
+    /// Whether the text could be read at all, so that each problem is about a part of it.
+    pub fn have_a_tree(&self) -> bool {
+        self.tree.is_some()
+    }
+
     fn add(&mut self, pointer: &str, key: bool, severity: Severity, message: &str, help: Option<String>) {
         let pointer = self.as_written(pointer);
         if !self.is_faulty(&pointer) {
-            self.push(self.place(&pointer, key), severity, message, help);
+            self.push(&pointer, self.place(&pointer, key), severity, message, help);
         }
     }
 
-    fn push(&mut self, place: Place, severity: Severity, message: &str, help: Option<String>) {
+    fn push(&mut self, pointer: &str, place: Place, severity: Severity, message: &str, help: Option<String>) {
         let message: String = message.chars().map(harmless).collect();
         let help = help.map(|help| help.chars().map(harmless).collect());
         let (line, column) = (place.line.max(1), place.column.max(1));
@@ -181,7 +201,8 @@ impl Problems {
         }
         let excerpt = Excerpt::new(self.source.line(line), place);
         let file = self.source.name.clone();
-        self.list.insert(position, Problem { file, line, column, severity, message, help, excerpt });
+        let pointer = pointer.to_owned();
+        self.list.insert(position, Problem { file, line, column, severity, message, help, pointer, excerpt });
     }
 
     /// Whether something was found at this pointer, within it or around it; the whole document lies around

@@ -62,7 +62,7 @@ pub struct ProtectDraft {
 }
 
 /// Limits as they were meant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// The kinds of faults that `serve` may inject; none means that it is not armed.
     pub faults: Vec<String>,
@@ -234,7 +234,7 @@ fn protect(written: &[ProtectDraft], pointer: &str, listeners: &[&str], problems
 }
 
 /// Hours of some days in a time zone: `Mon-Thu 09:00-16:00 Europe/Berlin`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Hours {
     text: String,
     /// Monday first.

@@ -1,16 +1,21 @@
 //! The switchboard of a process: which runs are live, who may start one, and the one switch that stops them all.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use futures_util::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::Progress;
-use super::preflight::Refusal;
-use super::run::{Lab, Order, Stop};
+use super::preflight::{self, Refusal};
+use super::run::{Lab, Order};
+use super::stop::Stop;
+use crate::experiment::limits::Limits;
+use crate::experiment::{Experiment, Length};
 use crate::ledger::halt::{HaltMark, HaltReason};
 use crate::report::{Report, words};
 
@@ -26,16 +31,17 @@ const REMEMBERED: usize = 50;
 /// The switchboard.
 #[derive(Debug)]
 pub struct Control {
-    lab: Lab,
+    /// Changed only while `runs` is locked, so that a run that begins is seen by a reload, or sees it.
+    lab: ArcSwap<Lab>,
     mark: Option<HaltMark>,
-    max_running: usize,
+    ending: AtomicBool,
     runs: Mutex<BTreeMap<String, Run>>,
 }
 
 /// A run that was started here.
 #[derive(Debug)]
 struct Run {
-    places: Vec<String>,
+    experiment: Arc<Experiment>,
     stop: watch::Sender<Option<Stop>>,
     progress: watch::Receiver<Progress>,
     heartbeat: Option<Instant>,
@@ -65,15 +71,15 @@ pub struct Status {
 impl Control {
     /// The switchboard of a lab; with a mark, halts last across restarts and reach every process on the ledger.
     pub fn new(lab: Lab, mark: Option<HaltMark>) -> Arc<Self> {
-        let max_running = lab.limits.max_running as usize;
-        let control = Arc::new(Self { lab, mark, max_running, runs: Mutex::default() });
+        let lab = ArcSwap::from_pointee(lab);
+        let control = Arc::new(Self { lab, mark, ending: AtomicBool::new(false), runs: Mutex::default() });
         tokio::spawn(look(Arc::downgrade(&control)));
         control
     }
 
     /// The lab behind it.
-    pub fn lab(&self) -> &Lab {
-        &self.lab
+    pub fn lab(&self) -> Arc<Lab> {
+        self.lab.load_full()
     }
 
     /// Starts a run. With a lease, it goes on only while somebody says so.
@@ -85,7 +91,7 @@ impl Control {
                 words::moment(reason.at)
             )));
         }
-        let places = vec![order.experiment.slice.at.clone(), order.experiment.inject.at.clone()];
+        let experiment = order.experiment.clone();
         let (stop, stopped) = watch::channel(None);
         let first = Progress {
             run: order.run.clone(),
@@ -97,26 +103,30 @@ impl Control {
         let (shown, progress) = watch::channel(first);
         let (tell, result) = oneshot::channel();
         let run = order.run.clone();
-        {
+        let lab = {
             let mut runs = self.runs();
+            if self.ending.load(Ordering::Relaxed) {
+                return Err(Refusal::NotNow("this process is about to end".into()));
+            }
+            let lab = self.lab();
             let live: Vec<_> = runs.iter().filter(|(_, run)| run.result.is_none()).collect();
-            if let Some((taken, _)) = live.iter().find(|(_, run)| run.places.iter().any(|place| places.contains(place)))
+            if let Some((taken, _)) =
+                live.iter().find(|(_, run)| places(&experiment).iter().any(|place| run.stands_on(place)))
             {
                 return Err(Refusal::NotNow(format!("run {taken} is live at the same listeners; one at a time")));
             }
-            if live.len() >= self.max_running {
-                return Err(Refusal::NotNow(format!(
-                    "`limits.max_running` is {}, and so many are live",
-                    self.max_running
-                )));
+            let most = lab.limits.max_running;
+            if live.len() >= most as usize {
+                return Err(Refusal::NotNow(format!("`limits.max_running` is {most}, and so many are live")));
             }
             let heartbeat = leased.then(Instant::now);
-            runs.insert(run.clone(), Run { places, stop, progress: progress.clone(), heartbeat, result: None });
-        }
+            runs.insert(run.clone(), Run { experiment, stop, progress: progress.clone(), heartbeat, result: None });
+            lab
+        };
         let control = self.clone();
         tokio::spawn(async move {
             let id = order.run.clone();
-            let conducting = std::panic::AssertUnwindSafe(control.lab.conduct(order, stopped, &shown)).catch_unwind();
+            let conducting = std::panic::AssertUnwindSafe(lab.conduct(order, stopped, &shown)).catch_unwind();
             // The fault went with the run's own values while the panic unwound.
             let result = conducting.await.unwrap_or_else(|_| {
                 Err(Refusal::Internal(
@@ -174,6 +184,35 @@ impl Control {
         live.filter(|run| run.stop.send(Some(why.clone())).is_ok()).count()
     }
 
+    /// The process is about to end: all runs are stopped, and none begins.
+    pub fn end(&self, why: &Stop) {
+        let runs = self.runs();
+        self.ending.store(true, Ordering::Relaxed);
+        drop(runs);
+        self.stop_all(why);
+    }
+
+    /// Takes over what a reload says: limits, the system's name, and listeners that change or go, by name. Runs that the
+    /// reload pulls the ground from under are stopped, the others go on as they began. How many were stopped.
+    pub fn reload(&self, limits: Limits, system: Option<String>, touched: &[String]) -> usize {
+        let runs = self.runs();
+        let before = self.lab();
+        let mut stopped = 0;
+        let mut left = limits.max_running as usize;
+        for run in runs.values().filter(|run| run.result.is_none()) {
+            let why = run.lost(&before.limits, &limits, touched).or_else(|| {
+                let surplus = left == 0;
+                left = left.saturating_sub(1);
+                surplus.then(|| format!("allows {} runs at one time", limits.max_running))
+            });
+            if let Some(why) = why.filter(|_| run.stop.borrow().is_none()) {
+                stopped += usize::from(run.stop.send(Some(Stop::Reload(why))).is_ok());
+            }
+        }
+        self.lab.store(Arc::new(Lab { limits: Arc::new(limits), system, ..Lab::clone(&before) }));
+        stopped
+    }
+
     /// The kill switch: every fault goes, and nothing starts until [`Control::resume`]. How many runs were live.
     pub fn halt(&self, by: &str) -> std::io::Result<usize> {
         let stopped = self.stop_all(&Stop::Halt(by.to_owned()));
@@ -222,7 +261,45 @@ impl Control {
     }
 }
 
+/// The listeners that an experiment stands on.
+fn places(experiment: &Experiment) -> [&str; 2] {
+    [&experiment.slice.at, &experiment.inject.at]
+}
+
 impl Run {
+    fn stands_on(&self, place: &str) -> bool {
+        places(&self.experiment).contains(&place)
+    }
+
+    /// What a reload takes from under this run, if anything.
+    fn lost(&self, before: &Limits, now: &Limits, touched: &[String]) -> Option<String> {
+        if let Some(name) = touched.iter().find(|name| self.stands_on(name)) {
+            return Some(format!("changed listener `{name}`"));
+        }
+        if before == now {
+            return None;
+        }
+        // Hours are looked at when a run starts; only other hours can end it.
+        let hours = if before.hours == now.hours { Vec::new() } else { now.hours.clone() };
+        let asked = Arc::new(Limits { hours, ..now.clone() });
+        if let Err(refusal) = preflight::limits(&self.experiment, &asked) {
+            return Some(format!("tightened the limits: {refusal}"));
+        }
+        // The data plane keeps these for a run as they were when it began.
+        let phases = &self.experiment.phases;
+        let auto = [phases.baseline, phases.inject, phases.recovery].iter().any(|it| matches!(it, Length::Auto { .. }));
+        let key = if now.protect.iter().any(|route| !before.protect.contains(route)) {
+            "protect"
+        } else if now.max_held < before.max_held {
+            "max_held"
+        } else if auto && now.max_duration < before.max_duration {
+            "max_duration"
+        } else {
+            return None;
+        };
+        Some(format!("tightened `limits.{key}`"))
+    }
+
     fn status(&self) -> Status {
         Status { progress: self.progress.borrow().clone(), result: self.result.clone() }
     }

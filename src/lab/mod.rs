@@ -21,6 +21,7 @@ mod run_tests;
 mod simulations;
 #[cfg(test)]
 mod stage;
+mod stop;
 #[cfg(test)]
 mod stop_tests;
 mod watch;
@@ -30,4 +31,5 @@ pub use self::control::{Control, Started, Status};
 pub use self::judge::judge;
 pub use self::preflight::Refusal;
 pub use self::progress::Progress;
-pub use self::run::{Lab, Order, Stop};
+pub use self::run::{Lab, Order};
+pub use self::stop::Stop;

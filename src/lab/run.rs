@@ -12,6 +12,7 @@ use super::bound::Bound;
 use super::evidence::{Ended, Evidence, Seen};
 use super::judge::{self, SoFar, judge};
 use super::preflight::Refusal;
+use super::stop::Stop;
 use super::watch::{Cut, Watch};
 use super::write::{self, Facts};
 use super::{Progress, follow_up, gather, guard, plan, preflight};
@@ -52,29 +53,6 @@ pub struct Order {
     pub follow_up_of: Option<String>,
     /// Conduct it although its declared rate cannot answer.
     pub underpowered: bool,
-}
-
-/// Why somebody stopped a run.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum Stop {
-    /// A signal, by its number.
-    Signal(i32),
-    /// A person, or whoever speaks for one.
-    Halt(String),
-    /// The lease ran out: nobody said that the run should go on.
-    Lease,
-}
-
-impl std::fmt::Display for Stop {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Signal(2) => f.write_str("interrupted (SIGINT)"),
-            Self::Signal(15) => f.write_str("terminated (SIGTERM)"),
-            Self::Signal(number) => write!(f, "signal {number}"),
-            Self::Halt(by) => write!(f, "halted by {by}"),
-            Self::Lease => f.write_str("the lease ran out: no heartbeat came"),
-        }
-    }
 }
 
 impl Lab {

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::bound::Bound;
 use super::guard::Rules;
 use super::judge::SoFar;
-use super::run::Stop;
+use super::stop::Stop;
 use super::{Progress, plan};
 use crate::experiment::Experiment;
 use crate::measure::block::{self, Pair, Undecided};

@@ -35,6 +35,7 @@ impl Connection {
         let version = request.version();
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
+        let mut entry = self.site.listener.log.draw(plan.config(), &request);
         let result = match hop::examine(&request, &plan.config().bounds) {
             Err(error) => Err(error),
             // Through the runs that are live, if any are; else straight to the upstream.
@@ -45,13 +46,30 @@ impl Connection {
         };
         let mut response = match result {
             Ok(response) => response,
-            Err(error) => Box::new(self.unanswered(&plan, error, version)?),
+            Err(error) => {
+                if let Some(entry) = &mut entry {
+                    entry.because(&error);
+                }
+                match self.unanswered(&plan, error, version) {
+                    Ok(response) => Box::new(response),
+                    Err(error) => {
+                        if let Some(entry) = entry {
+                            entry.failed(&error);
+                        }
+                        return Err(error);
+                    }
+                }
+            }
         };
         self.site.stats().answered(response.status());
         response.body_mut().keep(busy);
+        self.site.listener.say_goodbye(version, &mut response);
         if version == Version::HTTP_10 {
             let socket = self.socket.clone();
             response.body_mut().watch(|before| Torn { socket, before });
+        }
+        if let Some(entry) = entry {
+            entry.watch(&mut response);
         }
         Ok(*response)
     }

@@ -78,7 +78,7 @@ pub struct RouteDraft {
 }
 
 /// A listener as it was meant.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ListenerConfig {
     /// Its name: part of experiments, metrics and reports.
     pub name: String,
@@ -124,6 +124,14 @@ impl ListenerConfig {
             *path = folder.join(&*path);
         }
         self
+    }
+
+    /// The files that it names.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        let own = self.tls.iter().flat_map(|tls| [Some(&tls.cert), Some(&tls.key), tls.client_ca.as_ref()]);
+        let upstream = self.upstream_tls.iter();
+        let upstream = upstream.flat_map(|tls| [tls.ca.as_ref(), tls.cert.as_ref(), tls.key.as_ref()]);
+        own.chain(upstream).flatten().map(PathBuf::as_path)
     }
 
     /// Everything it can forward to.

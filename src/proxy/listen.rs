@@ -1,14 +1,20 @@
 //! A listener as all workers see it: its setup, the runs that are live there, and its counters.
 
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Response, StatusCode, Version};
+use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::access::Log;
 use super::config::ListenerConfig;
 use super::tls::{self, Tls};
 use super::trial::Trial;
+use crate::service::Body;
 
 /// A listener. Its setup can be replaced while it serves; everything else stays.
 #[derive(Debug)]
@@ -22,6 +28,10 @@ pub struct Listener {
     pub(super) live: AtomicUsize,
     /// The runs that are live.
     pub(super) trials: ArcSwap<Vec<Arc<Trial>>>,
+    /// Where its requests are written down.
+    pub(super) log: Arc<Log>,
+    /// Whether callers on HTTP/1 are told to come back on another connection.
+    pub(super) leaving: AtomicBool,
     /// Cancelled when its connections are to end.
     pub(super) drain: CancellationToken,
     /// Connections that are open.
@@ -39,14 +49,28 @@ pub struct Setup {
     /// The configuration.
     pub config: ListenerConfig,
     pub(super) tls: Tls,
+    /// What was in these files, as far as it could be read.
+    files: Vec<[u8; 32]>,
 }
 
 impl Setup {
     /// Reads the files that a configuration names.
     pub fn read(config: ListenerConfig) -> Result<Arc<Self>, tls::TlsError> {
+        // Before the rest: whatever changes in between is seen at the next look.
+        let files = config.files().map(fingerprint).collect();
         let tls = Tls::read(&config)?;
-        Ok(Arc::new(Self { config, tls }))
+        Ok(Arc::new(Self { config, tls, files }))
     }
+
+    /// Whether both were told the same, by files with the same content.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.config == other.config && self.files == other.files
+    }
+}
+
+/// What is in a file, in so few bytes that it can be kept; nothing where it cannot be read.
+pub fn fingerprint(file: &Path) -> [u8; 32] {
+    std::fs::read(file).map_or([0; 32], |content| Sha256::digest(content).into())
 }
 
 /// What one worker counted at a listener; each figure only grows, and only that worker writes.
@@ -70,7 +94,7 @@ pub struct Totals {
 const NONE: usize = 5;
 
 impl Stats {
-    pub(super) fn answered(&self, status: http::StatusCode) {
+    pub(super) fn answered(&self, status: StatusCode) {
         bump(&self.answers[usize::from(status.as_u16() / 100).clamp(1, 5) - 1]);
     }
 
@@ -91,12 +115,24 @@ fn bump(counter: &AtomicU64) {
 impl Listener {
     /// A listener that nobody has bound yet, for so many workers.
     pub fn new(index: usize, setup: Arc<Setup>, workers: usize, drain: CancellationToken) -> Arc<Self> {
+        Self::with_log(index, setup, workers, drain, Arc::default())
+    }
+
+    pub(super) fn with_log(
+        index: usize,
+        setup: Arc<Setup>,
+        workers: usize,
+        drain: CancellationToken,
+        log: Arc<Log>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             index,
             name: setup.config.name.clone(),
             setup: ArcSwap::new(setup),
             live: AtomicUsize::new(0),
             trials: ArcSwap::default(),
+            log,
+            leaving: AtomicBool::new(false),
             drain,
             open: AtomicUsize::new(0),
             accepted: AtomicU64::new(0),
@@ -108,6 +144,20 @@ impl Listener {
     /// What it was told last.
     pub fn setup(&self) -> Arc<Setup> {
         self.setup.load_full()
+    }
+
+    /// Knows the runs that another listener knows.
+    pub(super) fn learn_runs_of(&self, other: &Self) {
+        self.trials.store(other.trials());
+        self.live.store(other.trials().len(), Ordering::Release);
+    }
+
+    /// Tells a caller on HTTP/1 that this connection ends with the answer, where the process is about to end.
+    pub(super) fn say_goodbye(&self, version: Version, response: &mut Response<Body>) {
+        let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+        if self.leaving.load(Ordering::Relaxed) && version < Version::HTTP_2 && !switches {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
     }
 
     pub(super) fn tell(&self, setup: Arc<Setup>) {

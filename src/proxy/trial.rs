@@ -9,7 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -203,17 +203,29 @@ impl Drop for Held {
     }
 }
 
+/// All listeners that a run is known to; a reload adds to them.
+pub(super) type Everywhere = Arc<Mutex<Vec<Arc<Listener>>>>;
+
+pub(super) fn lock(everywhere: &Everywhere) -> MutexGuard<'_, Vec<Arc<Listener>>> {
+    everywhere.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Both arms are recorded. Dropping it ends the run in the data plane, whatever the reason.
 #[derive(Debug)]
 pub struct Enrolled {
-    listeners: Vec<Arc<Listener>>,
+    listeners: Everywhere,
     trial: Arc<Trial>,
 }
 
 impl Enrolled {
-    /// Makes a run known to all listeners.
+    /// Makes a run known to some listeners.
     pub fn new(listeners: &[Arc<Listener>], trial: Arc<Trial>) -> Self {
-        for listener in listeners {
+        Self::everywhere(&Arc::new(Mutex::new(listeners.to_vec())), trial)
+    }
+
+    /// Makes a run known to all listeners that are there, and takes it from all that are there at its end.
+    pub(super) fn everywhere(listeners: &Everywhere, trial: Arc<Trial>) -> Self {
+        for listener in lock(listeners).iter() {
             listener.trials.rcu(|trials| {
                 let mut trials = Vec::clone(trials);
                 trials.push(trial.clone());
@@ -221,7 +233,7 @@ impl Enrolled {
             });
             listener.live.fetch_add(1, Ordering::Release);
         }
-        Self { listeners: listeners.to_vec(), trial }
+        Self { listeners: listeners.clone(), trial }
     }
 
     /// Turns the fault on; what the limits do not allow stays out, whoever asked for it.
@@ -238,7 +250,7 @@ impl Enrolled {
 
 impl Drop for Enrolled {
     fn drop(&mut self) {
-        for listener in &self.listeners {
+        for listener in lock(&self.listeners).iter() {
             listener.trials.rcu(|trials| {
                 trials.iter().filter(|trial| !Arc::ptr_eq(trial, &self.trial)).cloned().collect::<Vec<_>>()
             });

@@ -154,7 +154,7 @@ impl Watchdog {
     }
 
     /// Looks at all that wait.
-    pub(super) fn look(&self) {
+    fn look(&self) {
         self.clock.tell();
         let now = self.clock.nanos();
         for (_, waiting) in self.requests.borrow_mut().iter_mut() {

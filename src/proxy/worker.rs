@@ -31,8 +31,6 @@ pub(super) enum Command {
     Watch(Arc<Trial>),
     /// A listener has been told something else.
     Renew(Arc<Listener>),
-    /// See at once who has to end.
-    Look,
 }
 
 /// The control plane's end of a worker.
@@ -103,7 +101,6 @@ impl Worker {
                     // A task of its own: a panic in a run's code must not be this thread's end.
                     tokio::task::spawn_local(async move { drop(worker.recorder(&trial)) });
                 }
-                Command::Look => self.watchdog.look(),
                 Command::Renew(listener) => self.site(listener).renew(&self.upstreams),
             }
         }

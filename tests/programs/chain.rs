@@ -22,6 +22,7 @@ pub(crate) struct Chain {
     pub(crate) home: Home,
     pub(crate) nginx: Nginx,
     pub(crate) front: u16,
+    pub(crate) inventory: u16,
     pub(crate) admin: u16,
 }
 
@@ -30,15 +31,31 @@ impl Chain {
     pub(crate) fn new(more: &str) -> Self {
         let (home, nginx) = (Home::new(), Nginx::start());
         let (front, inventory, admin) = (free_port(), free_port(), free_port());
-        let text = format!(
+        let chain = Self { home, nginx, front, inventory, admin };
+        chain.home.write("pratfall.yaml", &chain.system(more));
+        chain
+    }
+
+    /// The system file, with more lines.
+    pub(crate) fn system(&self, more: &str) -> String {
+        let Self { front, inventory, admin, nginx, .. } = self;
+        format!(
             "version: 1\nsystem: chain\nlisteners:\n  \
              front: {{ bind: 127.0.0.1:{front}, upstream: \"http://127.0.0.1:{inventory}\" }}\n  \
              inventory: {{ bind: 127.0.0.1:{inventory}, upstream: \"http://127.0.0.1:{}\" }}\n\
              admin: {{ bind: 127.0.0.1:{admin} }}\n{more}",
             nginx.port
-        );
-        home.write("pratfall.yaml", &text);
-        Self { home, nginx, front, admin }
+        )
+    }
+
+    /// Whether a line is among the metrics.
+    pub(crate) fn counts(&self, line: &str) -> bool {
+        self.telemetry("/metrics").is_ok_and(|metrics| metrics.body.lines().any(|found| found == line))
+    }
+
+    /// The header that changes need.
+    pub(crate) fn token(&self) -> String {
+        format!("Bearer {}", self.home.read("pratfall.db.token").trim())
     }
 
     /// Serves, and is ready.

@@ -9,9 +9,13 @@
 
 mod chain;
 mod cli;
+mod crowded;
 mod curl_and_nginx;
+mod disarmed;
+mod ending;
 mod flapping;
 mod life;
+mod reloading;
 mod soak;
 mod support;
 mod truth;

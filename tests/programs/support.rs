@@ -152,9 +152,19 @@ impl Home {
 
     /// Starts `pratfall` here.
     pub(crate) fn start(&self, arguments: &[&str]) -> Pratfall {
+        self.start_as(Command::new(env!("CARGO_BIN_EXE_pratfall")), arguments)
+    }
+
+    /// Starts `pratfall` here with so many file descriptors, and no way to get more.
+    pub(crate) fn start_with_descriptors(&self, most: u32, arguments: &[&str]) -> Pratfall {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_pratfall")]);
+        self.start_as(shell, arguments)
+    }
+
+    fn start_as(&self, mut command: Command, arguments: &[&str]) -> Pratfall {
         let number = self.runs.fetch_add(1, Ordering::Relaxed);
         let (out, err) = (self.path(&format!("{number}.out")), self.path(&format!("{number}.err")));
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pratfall"));
         command.args(arguments).current_dir(self.folder.path());
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("PRATFALL_")) {
             command.env_remove(name);
@@ -352,6 +362,23 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
     pub(crate) body: String,
+}
+
+/// Asks for `/hello` on a connection that stays open, and gives the head of the answer.
+pub(crate) fn hello_on(socket: &mut TcpStream) -> std::io::Result<String> {
+    socket.set_read_timeout(Some(A_RUN))?;
+    socket.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\n\r\n")?;
+    let mut bytes = Vec::new();
+    let mut piece = [0; 1024];
+    while !bytes.ends_with(b"\r\n\r\nhello\n") {
+        let read = socket.read(&mut piece)?;
+        if read == 0 {
+            let said = String::from_utf8_lossy(&bytes).into_owned();
+            return Err(std::io::Error::other(format!("no whole answer: `{said}`")));
+        }
+        bytes.extend_from_slice(&piece[..read]);
+    }
+    Ok(String::from_utf8_lossy(&bytes).to_lowercase())
 }
 
 /// Asks a port of this machine, on a connection of its own.

@@ -39,3 +39,13 @@ pub fn ok(body: &str) -> Vec<u8> {
 pub fn get(target: &str, fields: &str) -> Vec<u8> {
     format!("GET {target} HTTP/1.1\r\nhost: shop.example\r\n{fields}\r\n").into_bytes()
 }
+
+/// Waits until nobody listens there any more.
+pub async fn closed(address: std::net::SocketAddr) {
+    within("a listener to be closed", async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
