@@ -321,8 +321,8 @@ fn the_demo_is_as_planned_and_leaves_its_reports() {
     assert!(mended.out.contains("HELD") && mended.out.contains("is closed: its follow-up held"), "{}", mended.out);
     home.pratfall(&["log", "--ledger", "out/demo.db"]).exits(0).says("iterated");
     // So does what its report says, rendered again from the ledger.
-    let broken = done.out.lines().filter_map(|line| line.split_once("out/")).next_back().unwrap().1;
-    let run = broken.split('/').next().unwrap();
+    let written = done.out.lines().rfind(|line| line.ends_with("report.html")).unwrap();
+    let run = written.split_once("out/").unwrap().1.split('/').next().unwrap();
     let report = home.pratfall(&["report", run, "--ledger", "out/demo.db"]).exits(0).out;
     assert!(report.contains("\npratfall demo --fixed --reports out\n"), "{report}");
     let replay = report.lines().find(|line| line.contains(" --replay")).unwrap();
