@@ -4,20 +4,22 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use super::answer::Connection;
-use super::config::ListenerConfig;
+use super::config::{BoundsConfig, ListenerConfig};
+use super::listen::Stats;
+use super::peer;
 use super::site::Site;
-use super::wire::{Protocol, Socket, Wire};
+use super::wire::{Abandoned, Protocol, Socket, Wire};
 use super::worker::{Counted, LocalExec, Worker};
 use crate::service::Body;
 
@@ -27,6 +29,10 @@ const RESET_STREAMS: usize = 20;
 
 /// Resets that we may be made to send, for the same reason (RUSTSEC-2024-0003).
 const LOCAL_RESETS: usize = 1024;
+
+/// What hyper takes of a head unless it is told otherwise; up to so many fields it needs no memory for them.
+const HYPERS_FIELDS: u32 = 100;
+const HYPERS_BYTES: usize = 8192 + 4096 * 100;
 
 /// Serves one connection to its end.
 pub(super) async fn serve(
@@ -38,28 +44,53 @@ pub(super) async fn serve(
 ) {
     let Ok(stream) = TcpStream::from_std(stream) else { return };
     let plan = site.plan();
-    let config = plan.config();
+    let (config, drain) = (plan.config(), site.listener.drain.clone());
     let socket = Socket::new(stream);
     let mut wire = Wire::new(socket.clone());
     let patience = config.timeouts.request_header.get();
-    let connection =
-        |site, caller| Rc::new(Connection { worker, site, caller, socket: socket.clone(), _counted: counted });
+    let mut caller = peer;
+    if config.proxy_protocol {
+        let announced = tokio::select! {
+            announced = timeout(patience, peer::announced(&mut wire, peer)) => announced,
+            () = drain.cancelled() => return,
+        };
+        caller = match announced {
+            Ok(Ok(told)) => told,
+            Ok(Err(error)) => return tracing::debug!(listener = config.name, %peer, %error, "no PROXY protocol"),
+            Err(_) => return,
+        };
+        socket.greeted();
+    }
+    let connection = |site| Rc::new(Connection { worker, site, caller, socket: socket.clone(), _counted: counted });
     match plan.setup.tls.server.clone() {
         None => {
             let first = tokio::select! {
-                protocol = wire.protocol() => protocol,
-                () = site.listener.drain.cancelled() => return,
-                _ = socket.abandoned(&config.timeouts) => return,
+                protocol = wire.protocol() => protocol.map_err(|_| Abandoned::Idle),
+                () = drain.cancelled() => return,
+                what = socket.abandoned(&config.timeouts) => Err(what),
             };
-            let Ok(protocol) = first else { return };
-            speak(wire, protocol, config, &socket, connection(site, peer)).await;
+            match first {
+                Ok(protocol) => speak(wire, protocol, config, &socket, connection(site)).await,
+                Err(Abandoned::Head) => too_late(wire, config, site.stats()).await,
+                Err(Abandoned::Idle) => {}
+            }
         }
         Some(tls) => {
-            let Ok(Ok(stream)) = timeout(patience, TlsAcceptor::from(tls).accept(wire)).await else { return };
+            socket.encrypt();
+            let shaken = tokio::select! {
+                shaken = timeout(patience, TlsAcceptor::from(tls).accept(wire)) => shaken,
+                () = drain.cancelled() => return,
+            };
+            let stream = match shaken {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(listener = config.name, %peer, %error, "no TLS"),
+                Err(_) => return,
+            };
+            socket.greeted();
             // RFC 9113, 3.2: over TLS, HTTP/2 is agreed on and nothing else.
             let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let protocol = if h2 { Protocol::Http2 } else { Protocol::Http1 };
-            speak(stream, protocol, config, &socket, connection(site, peer)).await;
+            speak(stream, protocol, config, &socket, connection(site)).await;
         }
     }
 }
@@ -69,6 +100,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let drain = connection.site.listener.drain.clone();
+    let patience = config.timeouts.request_header.get();
     let answers = connection.clone();
     let service = service_fn(move |request: Request<Incoming>| answers.clone().answer(request.map(Body::from)));
     let result = match protocol {
@@ -77,17 +109,45 @@ where
             // The socket looks after slow heads and idle connections itself: hyper has one timeout for both, sets a timer
             // for each request, and none before the first byte.
             builder.header_read_timeout(None).preserve_header_case(config.keep_case);
-            builder.max_headers(config.bounds.headers as usize);
-            let serving = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
-            live(serving, http1::UpgradeableConnection::graceful_shutdown, socket, config, &drain).await
+            // Our own bounds are looked at later, and say who refused; hyper's must not be below them.
+            if config.bounds.headers > HYPERS_FIELDS {
+                builder.max_headers(config.bounds.headers as usize);
+            }
+            let most = (config.bounds.header_bytes.get() + config.bounds.target_bytes.get()) as usize;
+            if most > HYPERS_BYTES {
+                builder.max_buf_size(most);
+            }
+            let mut serving = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+            let shutdown = http1::UpgradeableConnection::graceful_shutdown;
+            match live(&mut serving, shutdown, socket, config, &drain).await {
+                Ok(served) => served,
+                Err(Abandoned::Head) => {
+                    // Not behind an answer that the caller has not taken yet: there it would be taken for its body.
+                    if let Some(parts) = serving.into_parts().filter(|_| socket.has_said_all()) {
+                        too_late(parts.io.into_inner(), config, connection.site.stats()).await;
+                    }
+                    Ok(())
+                }
+                Err(Abandoned::Idle) => {
+                    shutdown(Pin::new(&mut serving));
+                    timeout(patience, serving).await.unwrap_or(Ok(()))
+                }
+            }
         }
         Protocol::Http2 => {
             let mut builder = http2::Builder::new(LocalExec);
             builder.timer(TokioTimer::new()).max_concurrent_streams(config.bounds.streams);
-            builder.max_header_list_size(config.bounds.header_bytes.get().min(1 << 20) as u32);
+            builder.max_header_list_size(header_list(&config.bounds));
             builder.max_pending_accept_reset_streams(RESET_STREAMS).max_local_error_reset_streams(LOCAL_RESETS);
-            let serving = builder.serve_connection(TokioIo::new(io), service);
-            live(serving, http2::Connection::graceful_shutdown, socket, config, &drain).await
+            let mut serving = builder.serve_connection(TokioIo::new(io), service);
+            match live(&mut serving, http2::Connection::graceful_shutdown, socket, config, &drain).await {
+                Ok(served) => served,
+                Err(_) => {
+                    // The caller is told, and has the time of a head to hear it.
+                    Pin::new(&mut serving).graceful_shutdown();
+                    timeout(patience, serving).await.unwrap_or(Ok(()))
+                }
+            }
         }
     };
     if let Err(error) = result {
@@ -95,28 +155,49 @@ where
     }
 }
 
-/// Lets a connection live until it ends by itself, the listener drains, or the caller has been gone for too long.
+/// What h2 takes of a head: more than our own bounds, so that it is us who refuse; and 32 bytes for each field (RFC 9113,
+/// 6.5.2).
+fn header_list(bounds: &BoundsConfig) -> u32 {
+    let fields = (u64::from(bounds.headers) + 8) * 32;
+    (2 * (bounds.header_bytes.get() + bounds.target_bytes.get()) + fields).min(1 << 20) as u32
+}
+
+/// Lets a connection live until it ends by itself or the caller has been gone for too long. When the listener drains, it
+/// ends after what is under way.
 async fn live<C>(
-    mut serving: C,
+    serving: &mut C,
     shutdown: impl Fn(Pin<&mut C>),
     socket: &Socket,
     config: &ListenerConfig,
     drain: &tokio_util::sync::CancellationToken,
-) -> hyper::Result<()>
+) -> Result<hyper::Result<()>, Abandoned>
 where
     C: Future<Output = hyper::Result<()>> + Unpin,
 {
-    tokio::select! {
-        biased;
-        served = &mut serving => served,
-        () = drain.cancelled() => {
-            shutdown(Pin::new(&mut serving));
-            serving.await
-        }
-        _ = socket.abandoned(&config.timeouts) => {
-            // On HTTP/2 the caller is told, and has the time of a head to hear it.
-            shutdown(Pin::new(&mut serving));
-            timeout(config.timeouts.request_header.get(), serving).await.unwrap_or(Ok(()))
+    let mut draining = false;
+    loop {
+        tokio::select! {
+            biased;
+            served = &mut *serving => return Ok(served),
+            () = drain.cancelled(), if !draining => {
+                draining = true;
+                shutdown(Pin::new(&mut *serving));
+            }
+            what = socket.abandoned(&config.timeouts) => return Err(what),
         }
     }
+}
+
+/// Answers the head that never came whole (RFC 9110, 15.5.9), and ends the connection.
+async fn too_late<I: AsyncRead + AsyncWrite + Unpin>(mut io: I, config: &ListenerConfig, stats: &Stats) {
+    let mark = if config.mark { "x-pratfall: proxy; error=slow_head\r\n" } else { "" };
+    let answer = format!("HTTP/1.1 408 Request Timeout\r\n{mark}connection: close\r\ncontent-length: 0\r\n\r\n");
+    stats.proxy_error();
+    stats.answered(StatusCode::REQUEST_TIMEOUT);
+    let said = async {
+        io.write_all(answer.as_bytes()).await?;
+        io.shutdown().await
+    };
+    // Who does not even take this is gone.
+    let _ = timeout(config.timeouts.request_header.get(), said).await;
 }

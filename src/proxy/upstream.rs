@@ -21,7 +21,7 @@ use tokio::time::timeout;
 
 use super::again::{Again, Carrier, Sent};
 use super::config::{HostPolicy, Scheme, Target, Timeouts};
-use super::connect::{Stream, Way};
+use super::connect::{Stream, Way, is_handshake};
 use super::hop;
 use super::listen::Setup;
 use super::wait::{Unanswered, answer};
@@ -167,7 +167,7 @@ impl Pool {
 
     /// HTTP/2: a connection that all share.
     async fn on_a_shared(&self, timeouts: &Timeouts, mut request: Request<Body>) -> Result<Response<Body>, Error> {
-        hop::for_http2(&mut request)?;
+        hop::for_http2(&mut request, self.way.target.scheme)?;
         let whole =
             |response: Response<Incoming>| response.map(|body| Body::from(body).stall_after(timeouts.body_stall.get()));
         if let Some(mut sender) = self.ready() {
@@ -212,7 +212,8 @@ impl Pool {
 
     async fn connect(&self, timeouts: &Timeouts, upgrade: bool) -> Result<(Stream, bool), Error> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        timeout(timeouts.connect.get(), self.way.connect(upgrade)).await.map_err(late).flatten().map_err(Error::Connect)
+        let connected = timeout(timeouts.connect.get(), self.way.connect(upgrade)).await.map_err(late).flatten();
+        connected.map_err(|error| if is_handshake(&error) { Error::Tls(error) } else { Error::Connect(error) })
     }
 
     fn take(&self) -> Option<Line> {
