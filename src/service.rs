@@ -276,6 +276,12 @@ pub enum Error {
     /// The upstream could not be reached.
     #[error("cannot connect to the upstream")]
     Connect(#[source] std::io::Error),
+    /// The upstream is there, and not whom its certificate should say.
+    #[error("no trusted connection to the upstream")]
+    Tls(#[source] std::io::Error),
+    /// The upstream changed the protocol, and nobody had asked for that.
+    #[error("the upstream answered with an upgrade that nobody asked for")]
+    Unasked,
     /// The upstream took longer than the listener's timeouts allow.
     #[error("the upstream did not answer in time")]
     Timeout,
@@ -344,7 +350,9 @@ impl Error {
     /// Whose doing it is.
     pub fn origin(&self) -> Origin {
         match self {
-            Self::Connect(_) | Self::Timeout | Self::Broken(_) | Self::Body(_) => Origin::Upstream,
+            Self::Connect(_) | Self::Tls(_) | Self::Timeout | Self::Broken(_) | Self::Unasked | Self::Body(_) => {
+                Origin::Upstream
+            }
             Self::Upload(_) | Self::Stalled(_) | Self::Gone => Origin::Caller,
             Self::Injected(..) => Origin::Injected,
             Self::Refused(_) | Self::LongTarget | Self::LargeHead | Self::NoRoute => Origin::Proxy,
@@ -355,8 +363,9 @@ impl Error {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Connect(_) => "connect",
+            Self::Tls(_) => "tls",
             Self::Timeout => "timeout",
-            Self::Broken(_) => "broken",
+            Self::Broken(_) | Self::Unasked => "broken",
             Self::Body(_) => "body",
             Self::Upload(_) | Self::Stalled(_) => "upload",
             Self::Gone => "gone",

@@ -84,7 +84,7 @@ fuzz_target!(|text: &[u8]| {
     let named = name(&mut request, &policy, &host_of(&target), seen);
     let formed = named.and_then(|()| {
         if target.scheme == Scheme::H2c {
-            return for_http2(&mut request);
+            return for_http2(&mut request, target.scheme);
         }
         for_http1(&mut request);
         Ok(())

@@ -264,8 +264,6 @@ fn unserved(system: &System) -> Vec<String> {
             }
         };
         refuse(listener.mode == Mode::Forward, "`mode: forward`", "leave it out");
-        refuse(listener.proxy_protocol, "`proxy_protocol`", "leave it out");
-        refuse(!listener.trusted_proxies.is_empty(), "`trusted_proxies`", "leave it out");
     }
     later
 }

@@ -97,6 +97,7 @@ fn listener(name: &str) -> ListenerConfig {
         mark: true,
         trust_baggage: false,
         keep_case: false,
+        early_hints: false,
         trusted_proxies: Vec::new(),
         proxy_protocol: false,
         external: false,

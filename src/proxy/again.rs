@@ -103,6 +103,11 @@ impl Carrier {
         let sent = Sent::default();
         (Self { stream, sent: sent.clone() }, sent)
     }
+
+    /// Has its end be an RST.
+    pub(super) fn reset(&self) {
+        self.stream.reset();
+    }
 }
 
 impl AsyncRead for Carrier {

@@ -6,9 +6,12 @@ use std::sync::atomic::Ordering;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
+use http_body::Body as _;
 
 use super::config::ListenerConfig;
 use super::hop::{self, Seen};
+use super::interim::Interim;
+use super::peer;
 use super::site::{Plan, Site};
 use super::trial::{self, Here};
 use super::tunnel;
@@ -104,7 +107,7 @@ impl Connection {
             worker: &self.worker,
             listener: self.site.listener.index,
             config: plan.config(),
-            caller: self.caller.ip(),
+            caller: peer::caller(self.caller.ip(), request.headers(), &plan.config().trusted_proxies),
             socket: Some(&self.socket),
             trials: &trials,
         };
@@ -133,9 +136,22 @@ impl Connection {
             hop::strip(request.headers_mut());
             hop::relist(request.headers_mut());
         }
+        let expects = seen.expects && !request.body().is_end_stream();
+        let hints = (config.early_hints && request.version() == Version::HTTP_11).then(|| self.socket.clone());
+        let interim = (expects || hints.is_some()).then(|| Interim::hear(&mut *request, hints));
+        if let Some(interim) = interim.as_ref().filter(|_| expects) {
+            interim.expect(&mut request, config.timeouts.body_stall.get());
+        }
         let mut response = pool.send(&config.timeouts, request, false).await?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            return Err(Error::Unasked);
+        }
         if hop::has_hop(response.headers()) {
             hop::strip(response.headers_mut());
+        }
+        if interim.is_some_and(|interim| interim.end()) {
+            // RFC 9110, 10.1.1: who will not read the body that was announced says so.
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         // RFC 9110, 2.5: a version is a matter of the hop.
         *response.version_mut() = Version::HTTP_11;

@@ -72,6 +72,7 @@ pub fn listener(name: &str, draft: ListenerDraft, pointer: &str, problems: &mut 
         mark: draft.mark.unwrap_or(true),
         trust_baggage: draft.trust_baggage,
         keep_case: draft.keep_case,
+        early_hints: draft.early_hints,
         trusted_proxies,
         proxy_protocol: draft.proxy_protocol,
         external: draft.external.unwrap_or(https),

@@ -49,6 +49,9 @@ pub struct ListenerDraft {
     /// Whether header names keep their capital letters on HTTP/1; costs a map for each message.
     #[serde(default)]
     pub keep_case: bool,
+    /// Whether interim answers such as 103 go on to callers of HTTP/1.1 in the clear; costs a callback for each request.
+    #[serde(default)]
+    pub early_hints: bool,
     /// Whether the upstream belongs to somebody else, so that nothing of ours is sent there; so where it is `https://`.
     pub external: Option<bool>,
     /// How long it waits.
@@ -102,6 +105,8 @@ pub struct ListenerConfig {
     pub trust_baggage: bool,
     /// Whether header names keep their capital letters on HTTP/1.
     pub keep_case: bool,
+    /// Whether interim answers such as 103 go on.
+    pub early_hints: bool,
     /// Whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Whether every connection begins with a PROXY protocol header.

@@ -38,6 +38,16 @@ pub(super) struct Way {
     known: RefCell<Option<(Vec<SocketAddr>, Instant)>>,
 }
 
+/// What went wrong once the upstream was reached: a certificate, mostly.
+#[derive(Debug, thiserror::Error)]
+#[error("the TLS handshake failed")]
+struct Handshake(#[source] io::Error);
+
+/// Whether a connection was there, and its handshake failed.
+pub(super) fn is_handshake(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|error| error.is::<Handshake>())
+}
+
 /// A connection to an upstream.
 #[derive(Debug)]
 pub(super) enum Stream {
@@ -75,7 +85,8 @@ impl Way {
             )),
             (Scheme::Https, Some((config, name))) => {
                 let config = self.tls_http1.as_ref().filter(|_| upgrade).unwrap_or(config);
-                let stream = TlsConnector::from(config.clone()).connect(name.clone(), stream).await?;
+                let stream = TlsConnector::from(config.clone()).connect(name.clone(), stream).await;
+                let stream = stream.map_err(|error| io::Error::new(error.kind(), Handshake(error)))?;
                 let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 Ok((Stream::Tls(Box::new(stream)), h2))
             }
@@ -140,6 +151,20 @@ async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
             },
             () = next => {}
         }
+    }
+}
+
+impl Stream {
+    /// Has its end be an RST.
+    pub(super) fn reset(&self) {
+        let stream = match self {
+            Self::Tcp(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            // Nothing but an end is known there.
+            Self::Unix(_) => return,
+        };
+        // A socket that is gone already needs no RST.
+        let _ = stream.set_zero_linger();
     }
 }
 

@@ -7,6 +7,7 @@ use http::uri::{Authority, PathAndQuery};
 use http::{Method, Request, Uri, Version};
 
 use super::config::{BoundsConfig, HostPolicy, Scheme, Target};
+use super::interim;
 use crate::service::Error;
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -21,6 +22,8 @@ pub struct Seen {
     pub upgrade: bool,
     /// `Host` is there.
     pub host: bool,
+    /// The caller waits for a 100 before it sends the body.
+    pub expects: bool,
 }
 
 /// Looks at a head once, and refuses what must never be sent on (decisions.md 1.1 and 1.11) or is too large; hyper has
@@ -35,7 +38,8 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
     if target_bytes(request.uri()) > bounds.target_bytes.get() {
         return Err(Error::LongTarget);
     }
-    let (mut seen, mut hosts, mut codings, mut upgrade) = (Seen::default(), 0, 0, false);
+    let (mut seen, mut hosts, mut codings) = (Seen::default(), 0, 0);
+    let (mut upgrade, mut h2c) = (false, false);
     let (mut bytes, mut fields) = (0, 0);
     for (name, value) in request.headers() {
         fields += 1;
@@ -49,12 +53,16 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
             }
         } else if name == UPGRADE {
             seen.hop = true;
-            // RFC 9113, 3.1 did away with `h2c`: nobody has to take it.
-            upgrade = !value.as_bytes().eq_ignore_ascii_case(b"h2c");
+            upgrade = true;
+            // RFC 9113, 3.1 did away with `h2c`: nobody has to take it, and requests would pass unseen.
+            h2c |= listed(value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
         } else if name == CONNECTION {
             seen.hop = true;
             seen.upgrade |= listed(value).any(|word| word.eq_ignore_ascii_case(b"upgrade"));
-        } else if name == TE || name == EXPECT || *name == KEEP_ALIVE || *name == PROXY_CONNECTION {
+        } else if name == EXPECT {
+            seen.hop = true;
+            seen.expects = value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+        } else if name == TE || *name == KEEP_ALIVE || *name == PROXY_CONNECTION {
             seen.hop = true;
         }
     }
@@ -62,7 +70,9 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
         return Err(Error::LargeHead);
     }
     seen.host = hosts > 0;
-    seen.upgrade &= upgrade && request.version() == Version::HTTP_11;
+    // RFC 9110, 7.8 and 10.1.1: both are unknown to HTTP/1.0; on HTTP/2 hyper says no 100.
+    seen.expects &= request.version() == Version::HTTP_11;
+    seen.upgrade &= upgrade && !h2c && request.version() == Version::HTTP_11;
     // RFC 9112, 3.2: exactly one, but an HTTP/1.0 request may do without. On HTTP/2 the authority is the host, and where it
     // is left out, `Host` counts (RFC 9113, 8.3.1): two of them would both go on.
     if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
@@ -124,7 +134,7 @@ pub fn relist(headers: &mut HeaderMap) {
     if headers.contains_key(TE) {
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    // hyper's client waits for no 100; the body waits for its own first poll, so the field says nothing true any more.
+    // Whoever waits for the upstream's 100 writes it anew.
     if headers.contains_key(EXPECT) {
         headers.remove(EXPECT);
     }
@@ -167,7 +177,8 @@ pub fn for_http1<B>(request: &mut Request<B>) {
 }
 
 /// Gives the request the form of HTTP/2: a whole URI, and no field of the connection (RFC 9113, 8.2.2).
-pub fn for_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
+pub fn for_http2<B>(request: &mut Request<B>, scheme: Scheme) -> Result<(), Error> {
+    interim::forgo(request);
     let headers = request.headers_mut();
     headers.remove(TRANSFER_ENCODING);
     headers.remove(CONNECTION);
@@ -176,7 +187,11 @@ pub fn for_http2<B>(request: &mut Request<B>) -> Result<(), Error> {
         let authority =
             Authority::try_from(host.as_bytes()).map_err(|_| Error::Refused("the host is not an authority"))?;
         let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let uri = Uri::builder().scheme("http").authority(authority).path_and_query(path).build();
+        let uri = Uri::builder()
+            .scheme(if scheme == Scheme::Https { "https" } else { "http" })
+            .authority(authority)
+            .path_and_query(path)
+            .build();
         *request.uri_mut() = uri.map_err(|_| Error::Refused("the target is not a URI"))?;
     }
     *request.version_mut() = Version::HTTP_2;

@@ -73,6 +73,8 @@ fn server(files: &ListenerTls) -> Result<Arc<ServerConfig>, TlsError> {
     let fits = |error| wrong("certificate", &files.cert, format!("cannot be used with its key: {error}"));
     let mut config = builder.with_single_cert(chain, key).map_err(fits)?;
     config.alpn_protocols = ALPN.map(<[u8]>::to_vec).to_vec();
+    // Tickets that callers keep themselves: the other way remembers 256 of them.
+    config.ticketer = ring::Ticketer::new().map_err(|error| wrong("certificate", &files.cert, error.to_string()))?;
     Ok(Arc::new(config))
 }
 

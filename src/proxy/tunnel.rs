@@ -4,10 +4,11 @@ use std::rc::Rc;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode};
-use hyper::upgrade::{OnUpgrade, on};
+use hyper::upgrade::{OnUpgrade, Parts, on};
 use hyper_util::rt::TokioIo;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
 
+use super::again::Carrier;
 use super::answer::Connection;
 use super::config::ListenerConfig;
 use super::hop;
@@ -48,13 +49,19 @@ fn mark(headers: &mut http::HeaderMap, protocol: Option<HeaderValue>) {
     }
 }
 
-/// Copies both ways. The end of one direction is passed on and leaves the other open.
+/// Copies both ways. The end of one direction is passed on and leaves the other open; there is no timeout.
 async fn join(connection: Rc<Connection>, caller: OnUpgrade, upstream: OnUpgrade) {
     let (Ok(caller), Ok(upstream)) = tokio::join!(caller, upstream) else { return };
-    let (mut caller, mut upstream) = (TokioIo::new(caller), TokioIo::new(upstream));
-    if let Err(error) = copy_bidirectional(&mut caller, &mut upstream).await {
+    let Ok(Parts { io: upstream, read_buf: first, .. }) = upstream.downcast::<TokioIo<Carrier>>() else { return };
+    let (mut caller, mut upstream) = (TokioIo::new(caller), upstream.into_inner());
+    let copied = async {
+        caller.write_all(&first).await?;
+        copy_bidirectional(&mut caller, &mut upstream).await
+    };
+    if let Err(error) = copied.await {
         // Half of it has been passed on already; that the rest will not come must be seen on both sides.
         connection.socket.reset();
+        upstream.reset();
         tracing::debug!(peer = %connection.caller, %error, "tunnel broke");
     }
 }

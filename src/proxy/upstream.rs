@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::again::{Again, Carrier, Sent};
 use super::config::{Scheme, Target, Timeouts};
-use super::connect::{Stream, Way};
+use super::connect::{Stream, Way, is_handshake};
 use super::hop;
 use super::listen::Setup;
 use super::wait::{Unanswered, answer};
@@ -172,7 +172,7 @@ impl Pool {
         timeouts: &Timeouts,
         mut request: Box<Request<Body>>,
     ) -> Result<Box<Response<Body>>, Error> {
-        hop::for_http2(&mut request)?;
+        hop::for_http2(&mut request, self.way.target.scheme)?;
         let whole = |mut response: Box<Response<Body>>| {
             response.body_mut().stall_after(timeouts.body_stall.get());
             response
@@ -215,7 +215,8 @@ impl Pool {
 
     async fn connect(&self, timeouts: &Timeouts, upgrade: bool) -> Result<(Stream, bool), Error> {
         let late = |_| io::Error::new(io::ErrorKind::TimedOut, "no connection in time");
-        timeout(timeouts.connect.get(), self.way.connect(upgrade)).await.map_err(late).flatten().map_err(Error::Connect)
+        let connected = timeout(timeouts.connect.get(), self.way.connect(upgrade)).await.map_err(late).flatten();
+        connected.map_err(|error| if is_handshake(&error) { Error::Tls(error) } else { Error::Connect(error) })
     }
 
     fn take(&self) -> Option<Line> {

@@ -38,8 +38,13 @@ struct Shared {
     clock: Arc<Coarse>,
     /// When the head of a request began to come, until it is whole; 0 is none.
     head: AtomicU64,
-    /// On HTTP/2, and in a tunnel, there is more to read than heads.
+    /// On HTTP/2 there is more to read than heads.
     shared: AtomicBool,
+    /// Whether the caller has not taken everything that was written last.
+    unwritten: AtomicBool,
+    /// What was said between two messages did not fit: nothing more can be said.
+    torn: AtomicBool,
+    encrypted: AtomicBool,
 }
 
 impl Socket {
@@ -51,6 +56,9 @@ impl Socket {
             clock,
             head: AtomicU64::new(0),
             shared: AtomicBool::new(false),
+            unwritten: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
+            encrypted: AtomicBool::new(false),
         }))
     }
 
@@ -61,6 +69,41 @@ impl Socket {
             self.0.shared.store(true, Relaxed);
         }
         self.0.quiet.begin()
+    }
+
+    /// What came so far was no head: a handshake, or another proxy's announcement.
+    pub(super) fn greeted(&self) {
+        self.0.head.store(0, Relaxed);
+    }
+
+    /// What goes over it is encrypted.
+    pub(super) fn encrypt(&self) {
+        self.0.encrypted.store(true, Relaxed);
+    }
+
+    /// Whether the caller has been given everything that there was to say.
+    pub(super) fn has_said_all(&self) -> bool {
+        !self.0.unwritten.load(Relaxed) && !self.resets()
+    }
+
+    /// Says something of our own between two messages, if it can be said at once and in the clear.
+    pub(super) fn interject(&self, bytes: &[u8]) {
+        if self.0.encrypted.load(Relaxed) || !self.has_said_all() {
+            return;
+        }
+        let stream = self.stream();
+        if let Some(Ok(written)) = stream.as_ref().map(|stream| stream.try_write(bytes))
+            && written < bytes.len()
+        {
+            self.0.torn.store(true, Relaxed);
+            self.reset();
+        }
+    }
+
+    /// Nothing is written any more where an interjection was torn; and under TLS, whose word of farewell would make a
+    /// reset look like a good end.
+    fn is_mute(&self) -> bool {
+        self.0.torn.load(Relaxed) || (self.resets() && self.0.encrypted.load(Relaxed))
     }
 
     /// For what the caller has taken too long by now: for a head that has begun, or for a next request.
@@ -154,7 +197,26 @@ impl Wire {
 
     /// Gives back what was read to look at it.
     pub(super) fn unread(&mut self, seen: Bytes) {
-        self.before = seen;
+        if self.before.is_empty() {
+            self.before = seen;
+        } else {
+            self.before = [seen, std::mem::take(&mut self.before)].concat().into();
+        }
+    }
+
+    /// Writes, and remembers whether all of it went.
+    fn write(
+        &self,
+        length: usize,
+        work: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if self.socket.resets() && self.socket.is_mute() {
+            return Poll::Ready(Ok(length));
+        }
+        let written = self.with(work);
+        let whole = matches!(written, Poll::Ready(Ok(written)) if written == length);
+        self.socket.0.unwritten.store(!whole, Relaxed);
+        written
     }
 
     fn with<T>(&self, work: impl FnOnce(Pin<&mut TcpStream>) -> T) -> T {
@@ -203,7 +265,7 @@ impl AsyncRead for Wire {
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.with(|stream| stream.poll_write(cx, buf))
+        self.write(buf.len(), |stream| stream.poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -211,7 +273,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.with(|stream| {
+        self.write(bufs.iter().map(|buf| buf.len()).sum(), |stream| {
             together(bufs, |one| match one {
                 Some(one) => stream.poll_write(cx, one),
                 None => stream.poll_write_vectored(cx, bufs),

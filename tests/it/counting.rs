@@ -40,7 +40,7 @@ async fn each_end_is_counted_as_what_it_was() {
     })
     .await;
     let mut front = listener("front", origin.address);
-    front.timeouts.response = Span::millis(100);
+    front.timeouts.response = Span::millis(500);
     let stage = Stage::start(vec![front], 1).await;
     let mut run = stage.enroll(everybody("latency: { delay: 1s }"));
     for (target, error, slow) in [

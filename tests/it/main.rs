@@ -4,18 +4,26 @@
 #![allow(unreachable_pub)]
 
 mod bodies;
+mod bounds;
 mod carrying;
 mod choosing;
 mod counting;
 mod faults;
+mod floods;
 mod forwarding;
 mod http2;
+mod interims;
 mod leaving;
 mod panicking;
+mod peers;
 mod refusing;
 mod releasing;
 mod reloading;
+mod smuggling;
 mod support;
+mod tls_callers;
+mod tls_upstreams;
 mod transparent;
+mod tunnels;
 mod upstreams;
 mod waiting;

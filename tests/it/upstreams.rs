@@ -154,15 +154,3 @@ async fn interim_answers_are_not_the_answer() {
         assert_eq!((answer.status(), answer.text().as_str(), answer.field("link")), (200, "real", None));
     }
 }
-
-#[tokio::test]
-async fn who_expects_100_gets_it_and_the_upstream_gets_the_body() {
-    let origin = Origin::replying(|request| ok(&request.text())).await;
-    let stage = Stage::before(origin.address).await;
-    let mut caller = stage.front().await;
-    caller.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 3\r\n\r\n").await;
-    assert_eq!(caller.head().await.expect("an interim answer").status(), 100);
-    caller.send("abc").await;
-    assert_eq!(caller.answer(false).await.text(), "abc");
-    assert_eq!(origin.last().field("expect"), None);
-}

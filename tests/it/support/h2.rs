@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -56,7 +57,10 @@ pub struct H2Client(SendRequest<Sent>);
 
 impl H2Client {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = within("connecting", TcpStream::connect(address)).await.expect("the listener listens");
+        Self::over(within("connecting", TcpStream::connect(address)).await.expect("the listener listens")).await
+    }
+
+    pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
         tokio::spawn(connection);

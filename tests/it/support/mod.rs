@@ -3,6 +3,7 @@
 pub mod h2;
 pub mod origin;
 pub mod stage;
+pub mod tls;
 pub mod wire;
 
 use std::time::Duration;

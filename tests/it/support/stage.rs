@@ -30,6 +30,7 @@ pub fn listener(name: &str, upstream: SocketAddr) -> ListenerConfig {
         mark: true,
         trust_baggage: false,
         keep_case: false,
+        early_hints: false,
         trusted_proxies: Vec::new(),
         proxy_protocol: false,
         external: false,
@@ -137,6 +138,11 @@ impl Run {
 /// Requests of one path.
 pub fn matching(path: &str) -> Match {
     read("latency: { delay: 1s }", &format!("{{ path: {path} }}")).slice.matches
+}
+
+/// Requests of callers in a network.
+pub fn callers(network: &str) -> Match {
+    read("latency: { delay: 1s }", &format!("{{ caller: {network} }}")).slice.matches
 }
 
 /// An experiment with a fault, at `front` and `inventory`; tests change what they are about. `fault` may go on with

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use bytes::BytesMut;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::within;
@@ -81,19 +81,62 @@ fn fields(lines: &[u8]) -> Vec<(String, Vec<u8>)> {
 
 /// One end of a connection.
 #[derive(Debug)]
-pub struct Wire {
-    stream: TcpStream,
+pub struct Wire<S = TcpStream> {
+    stream: S,
     ahead: BytesMut,
 }
 
 impl Wire {
     pub fn new(stream: TcpStream) -> Self {
         stream.set_nodelay(true).expect("a socket that is open");
-        Self { stream, ahead: BytesMut::new() }
+        Self::over(stream)
     }
 
     pub async fn connect(address: SocketAddr) -> Self {
         Self::new(within("connecting", TcpStream::connect(address)).await.expect("the listener listens"))
+    }
+
+    /// Whether there is anything to read at this moment, an end included.
+    pub fn is_silent(&self) -> bool {
+        let mut one = [0];
+        match self.stream.try_read(&mut one) {
+            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock && self.ahead.is_empty(),
+            Ok(_) => false,
+        }
+    }
+
+    /// Ends the connection with an RST.
+    pub fn reset(self) {
+        self.stream.set_zero_linger().expect("the socket is open");
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Over something that is no bare socket.
+    pub fn over(stream: S) -> Self {
+        Self { stream, ahead: BytesMut::new() }
+    }
+
+    /// Gives back what it goes over.
+    pub fn into_stream(self) -> S {
+        self.stream
+    }
+
+    /// Whether an answer of 200 comes, and nothing else in its place.
+    pub async fn is_answered_well(&mut self) -> bool {
+        loop {
+            if self.ahead.starts_with(b"HTTP/1.1 200") {
+                return true;
+            }
+            if self.more().await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// What it goes over.
+    pub fn stream(&mut self) -> &mut S {
+        &mut self.stream
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -200,6 +243,14 @@ impl Wire {
         self.ahead.split_to(count).to_vec()
     }
 
+    /// Reads what there is, at least one byte; nothing where no more comes.
+    pub async fn some(&mut self) -> Option<Vec<u8>> {
+        if self.ahead.is_empty() {
+            self.more().await.ok()?;
+        }
+        Some(std::mem::take(&mut self.ahead).to_vec())
+    }
+
     /// Reads everything to the end.
     pub async fn rest(&mut self) -> (Vec<u8>, End) {
         loop {
@@ -216,23 +267,9 @@ impl Wire {
         }
     }
 
-    /// Whether there is anything to read at this moment, an end included.
-    pub fn is_silent(&self) -> bool {
-        let mut one = [0];
-        match self.stream.try_read(&mut one) {
-            Err(error) => error.kind() == std::io::ErrorKind::WouldBlock && self.ahead.is_empty(),
-            Ok(_) => false,
-        }
-    }
-
     /// Says that nothing more will be sent.
     pub async fn finish(&mut self) {
         self.stream.shutdown().await.expect("the socket is open");
-    }
-
-    /// Ends the connection with an RST.
-    pub fn reset(self) {
-        self.stream.set_zero_linger().expect("the socket is open");
     }
 
     async fn fill(&mut self, count: usize) -> End {
