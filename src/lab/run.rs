@@ -93,6 +93,10 @@ impl Lab {
                 recovery(&mut watch, mark, injection, patience, &mut evidence).await;
             }
         }
+        if inject_at.is_some() && watch.stop.borrow().is_some() {
+            // What the last moment of a run that was cut short did, no later phase will tell.
+            watch.hear_of(Instant::now()).await;
+        }
         drop(enrolled);
         let load = load.map(|load| load.stop());
         watch.drain();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::bound::Bound;
@@ -19,6 +19,9 @@ use crate::measure::block::{self, Pair, Undecided};
 use crate::measure::{Arm, Batch, Counts, Phase, PhaseMark, TICK, Tally};
 use crate::proxy::Trial;
 use crate::report::{Counted, Moment, words};
+
+/// How long a worker may take to tell of what it has recorded: five times what it needs.
+const HEAR_OUT: Duration = Duration::from_millis(250);
 
 /// How long nobody may come before a run is called off: three windows of a default guard (decisions.md 2.8).
 const NO_TRAFFIC: Duration = Duration::from_secs(15);
@@ -120,6 +123,18 @@ impl Watch<'_> {
         while let Ok(batch) = self.batches.try_recv() {
             self.tally.add(batch);
         }
+    }
+
+    /// Hears the workers out about everything before an instant: they tell every 50 ms. One that is stuck is not waited for.
+    pub(super) async fn hear_of(&mut self, instant: Instant) {
+        let all = async {
+            while self.tally.complete_until().is_none_or(|until| until <= instant) {
+                let Some(batch) = self.batches.recv().await else { return };
+                self.tally.add(batch);
+            }
+        };
+        let _ = timeout(HEAR_OUT, all).await;
+        self.drain();
     }
 
     /// The first tick of a phase that may still get arrivals.
