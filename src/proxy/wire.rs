@@ -100,12 +100,6 @@ impl Socket {
         }
     }
 
-    /// Nothing is written any more where an interjection was torn; and under TLS, whose word of farewell would make a
-    /// reset look like a good end.
-    fn is_mute(&self) -> bool {
-        self.0.torn.load(Relaxed) || (self.resets() && self.0.encrypted.load(Relaxed))
-    }
-
     /// For what the caller has taken too long by now: for a head that has begun, or for a next request.
     pub(super) fn overdue(&self, timeouts: &Timeouts) -> Option<End> {
         let past = |since: u64, span: Span| self.0.clock.nanos() > since.saturating_add(span.get().as_nanos() as u64);
@@ -210,8 +204,8 @@ impl Wire {
         length: usize,
         work: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
-        if self.socket.resets() && self.socket.is_mute() {
-            return Poll::Ready(Ok(length));
+        if self.socket.0.torn.load(Relaxed) {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let written = self.with(work);
         let whole = matches!(written, Poll::Ready(Ok(written)) if written == length);
@@ -307,4 +301,43 @@ pub(super) fn together<T>(bufs: &[io::IoSlice<'_>], write: impl FnOnce(Option<&[
         length += buf.len();
     }
     write(Some(&whole[..length]))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::poll_fn;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_said_between_the_pieces_of_what_the_caller_has_not_taken_yet() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut caller = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let socket = Socket::new(listener.accept().await.unwrap().0, Coarse::new());
+        let mut wire = Wire::new(socket.clone());
+        let piece = [b'a'; 65_536];
+        let mut full = 0;
+        loop {
+            // hyper offers what is left over again; whatever it was, it is not all.
+            let once = poll_fn(|cx| Poll::Ready(Pin::new(&mut wire).poll_write(cx, &piece))).await;
+            let Poll::Ready(written) = once else { break };
+            full += written.unwrap();
+        }
+        assert!(!socket.has_said_all());
+        socket.interject(b"hint");
+        let mut taken = vec![0; full];
+        caller.read_exact(&mut taken).await.unwrap();
+        assert!(taken.iter().all(|byte| *byte == b'a'));
+        let last = poll_fn(|cx| Pin::new(&mut wire).poll_write(cx, b"b")).await;
+        assert!(last.is_ok() && socket.has_said_all());
+        socket.interject(b"hint");
+        let mut next = [0; 5];
+        caller.read_exact(&mut next).await.unwrap();
+        assert_eq!(&next, b"bhint");
+        socket.encrypt();
+        socket.interject(b"hint");
+        drop(wire);
+        assert_eq!(caller.read(&mut next).await.unwrap(), 0);
+    }
 }

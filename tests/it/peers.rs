@@ -32,23 +32,27 @@ async fn the_proxy_protocol_says_who_calls_and_the_request_goes_on() {
     let v4 = [V2, &[0x21, 0x11, 0, 12, 192, 0, 2, 7, 198, 51, 100, 1, 1, 1, 2, 2]].concat();
     let other = [V2, &[0x21, 0x11, 0, 12, 203, 0, 113, 7, 198, 51, 100, 1, 1, 1, 2, 2]].concat();
     let local = [V2, &[0x20, 0, 0, 2, 9, 9]].concat();
+    let with_more = [V2, &[0x21, 0x11, 12, 0, 192, 0, 2, 7, 198, 51, 100, 1, 1, 1, 2, 2], &[0; 12 * 256 - 12]].concat();
+    let long = format!("x-long: {}\r\n", "a".repeat(3000));
     for (header, status) in [
         (b"PROXY TCP4 192.0.2.1 198.51.100.1 56324 80\r\n".to_vec(), 503),
         (b"PROXY TCP4 203.0.113.1 192.0.2.1 56324 80\r\n".to_vec(), 200),
         (b"PROXY TCP6 ::ffff:192.0.2.1 ::1 1 2\r\n".to_vec(), 503),
         (b"PROXY UNKNOWN\r\n".to_vec(), 200),
         (v4, 503),
+        (with_more, 503),
         (other, 200),
         (local, 200),
     ] {
         let what = String::from_utf8_lossy(&header).into_owned();
         let mut at_once = stage.front().await;
-        assert_eq!(at_once.ask([&header[..], &get("/", "")].concat()).await.status(), status, "{what}");
+        assert_eq!(at_once.ask([&header[..], &get("/", &long)].concat()).await.status(), status, "{what}");
         assert_eq!(at_once.ask(get("/", "")).await.status(), status, "{what}, again on its connection");
         let mut byte_by_byte = stage.front().await;
-        for byte in &header {
+        for byte in header.iter().take(300) {
             byte_by_byte.send([*byte]).await;
         }
+        byte_by_byte.send(&header[header.len().min(300)..]).await;
         assert_eq!(byte_by_byte.ask(get("/", "")).await.status(), status, "{what}, byte by byte");
     }
 }
