@@ -227,8 +227,8 @@ fn what_the_limits_forbid_is_refused_and_says_so() {
         ("", "not armed: `limits.faults` does not list `latency`"),
         ("limits: { faults: none }\n", "not armed"),
         ("limits: { faults: [error] }\n", "not armed"),
-        ("limits: { faults: [latency], max_slice: 10% }\n", "above `limits.max_slice` (10%)"),
-        ("limits: { faults: [latency], max_duration: 1m }\n", "longer than `limits.max_duration` (1m)"),
+        ("limits: { faults: [latency], max_slice: 10% }\n", "above `limits.max_slice` (10 %)"),
+        ("limits: { faults: [latency], max_duration: 1m }\n", "longer than `limits.max_duration` (1 m)"),
     ] {
         let chain = Chain::new(limits);
         chain.home.write("an-hour.yaml", AN_HOUR);
