@@ -175,7 +175,7 @@ fn a_run_ends_when_a_reload_takes_the_ground_from_under_it_and_goes_on_otherwise
     let tightened = "limits: { faults: [latency, error], max_slice: 10% }\n";
     for (text, why) in [
         (changed(&chain, ARMED), "changed listener `front`"),
-        (chain.system(tightened), "above `limits.max_slice` (10%)"),
+        (chain.system(tightened), "above `limits.max_slice` (10 %)"),
         (
             chain.system("limits: { faults: [latency], protect: [{ at: front, path: /x }] }\n"),
             "tightened `limits.protect`",
