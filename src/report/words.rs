@@ -1,6 +1,6 @@
 //! Figures and texts as people read them: `0.2 %`, `1,170`, `2 m 30 s`; the same words in every rendering.
 //!
-//! Names and sentences come from documents and from traffic, so [`line`] and [`lines`] make them harmless to look at.
+//! Names and sentences come from documents and from traffic, so [`line()`] and [`lines`] make them harmless to look at.
 
 use jiff::Timestamp;
 
