@@ -21,7 +21,7 @@ use crate::clock::Coarse;
 /// A struct over an enum instead of a boxed body: a request that meets no fault must not pay for a box.
 pub struct Body {
     inner: Inner,
-    watch: Option<Box<dyn Watch>>,
+    watch: Watchers,
     stall: Option<Stall>,
     _busy: Option<Busy>,
 }
@@ -113,17 +113,29 @@ enum Inner {
 
 /// Somebody who wants to know how a body ends. Dropped without [`Watch::end`]: nobody read it to its end.
 pub trait Watch {
-    /// A piece went through.
-    fn piece(&mut self) {}
-
-    /// So many bytes went through; told to whoever watches last, and to nobody before.
-    fn data(&mut self, _bytes: usize) {}
+    /// A piece of so many bytes went through.
+    fn piece(&mut self, _bytes: usize) {}
 
     /// The trailers, if there are any.
     fn trailers(&mut self, _trailers: &http::HeaderMap) {}
 
-    /// The body is over, whole or broken.
-    fn end(self: Box<Self>, result: Result<(), &Error>);
+    /// The body is over, whole or broken; told once.
+    fn end(&mut self, result: Result<(), &Error>);
+}
+
+/// Whoever watches a body, the last first: one allocation each, and none where nobody does.
+type Watchers = Option<Box<Link<dyn Watch>>>;
+
+struct Link<W: ?Sized> {
+    before: Watchers,
+    watch: W,
+}
+
+fn tell(mut watchers: Option<&mut Link<dyn Watch>>, news: impl Fn(&mut dyn Watch)) {
+    while let Some(link) = watchers {
+        news(&mut link.watch);
+        watchers = link.before.as_deref_mut();
+    }
 }
 
 impl Body {
@@ -137,10 +149,10 @@ impl Body {
         Inner::Faulted(Box::pin(body)).into()
     }
 
-    /// Adds somebody who wants to know the end. Whoever watched before is handed over, to be called in turn.
-    pub fn watch<W: Watch + 'static>(&mut self, make: impl FnOnce(Option<Box<dyn Watch>>) -> W) {
+    /// Adds somebody who wants to know the end.
+    pub fn watch(&mut self, watch: impl Watch + 'static) {
         let before = self.watch.take();
-        self.watch = Some(Box::new(make(before)));
+        self.watch = Some(Box::new(Link { before, watch }));
     }
 
     /// Keeps the connection busy for as long as the body lives.
@@ -154,9 +166,7 @@ impl Body {
     }
 
     fn over(&mut self, result: Result<(), &Error>) {
-        if let Some(watch) = self.watch.take() {
-            watch.end(result);
-        }
+        tell(self.watch.take().as_deref_mut(), |watch| watch.end(result));
     }
 }
 
@@ -208,15 +218,10 @@ impl HttpBody for Body {
             None => this.over(Ok(())),
             Some(Err(error)) => this.over(Err(error)),
             Some(Ok(frame)) => {
-                if let Some(watch) = &mut this.watch {
-                    match frame.trailers_ref() {
-                        Some(trailers) => watch.trailers(trailers),
-                        None => {
-                            watch.piece();
-                            watch.data(frame.data_ref().map_or(0, Bytes::len));
-                        }
-                    }
-                }
+                tell(this.watch.as_deref_mut(), |watch| match frame.trailers_ref() {
+                    Some(trailers) => watch.trailers(trailers),
+                    None => watch.piece(frame.data_ref().map_or(0, Bytes::len)),
+                });
                 // hyper does not poll again once a length-delimited body says that it is complete.
                 if this.watch.is_some() && this.is_end_stream() {
                     this.over(Ok(()));

@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body as _;
 use tokio::time::Instant;
 
@@ -108,13 +108,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// There is no answer.
-    pub(super) fn failed(mut self, error: &Error) {
-        self.because(error);
-        self.write();
-    }
-
-    /// The answer was made up, because of an error.
+    /// There is no answer of the upstream's, because of an error.
     pub(super) fn because(&mut self, error: &Error) {
         self.line.error = error.kind();
     }
@@ -125,12 +119,12 @@ impl Entry {
         if response.body().is_end_stream() {
             self.write();
         } else {
-            response.body_mut().watch(|before| Counted { entry: Some(self), before });
+            response.body_mut().watch(Counted(Some(self)));
         }
     }
 
     /// Hands the line over, if somebody takes it.
-    fn write(mut self) {
+    pub(super) fn write(mut self) {
         self.line.took = self.since.elapsed();
         let lost = self.line.lost + 1;
         let sent = self.log.lines.get().is_some_and(|lines| lines.try_send(self.line).is_ok());
@@ -140,39 +134,21 @@ impl Entry {
     }
 }
 
-struct Counted {
-    entry: Option<Box<Entry>>,
-    before: Option<Box<dyn Watch>>,
-}
+struct Counted(Option<Box<Entry>>);
 
 impl Watch for Counted {
-    fn piece(&mut self) {
-        if let Some(before) = &mut self.before {
-            before.piece();
-        }
-    }
-
-    fn data(&mut self, bytes: usize) {
-        if let Some(entry) = &mut self.entry {
+    fn piece(&mut self, bytes: usize) {
+        if let Some(entry) = &mut self.0 {
             entry.line.bytes += bytes as u64;
         }
     }
 
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(before) = &mut self.before {
-            before.trailers(trailers);
-        }
-    }
-
-    fn end(mut self: Box<Self>, result: Result<(), &Error>) {
-        if let Some(mut entry) = self.entry.take() {
+    fn end(&mut self, result: Result<(), &Error>) {
+        if let Some(mut entry) = self.0.take() {
             if let Err(error) = result {
                 entry.because(error);
             }
             entry.write();
-        }
-        if let Some(before) = self.before.take() {
-            before.end(result);
         }
     }
 }
@@ -180,7 +156,7 @@ impl Watch for Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         // Nobody waited for the end.
-        if let Some(mut entry) = self.entry.take() {
+        if let Some(mut entry) = self.0.take() {
             entry.because(&Error::Gone);
             entry.write();
         }

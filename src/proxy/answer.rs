@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
@@ -57,7 +57,7 @@ impl Connection {
                     Ok(response) => Box::new(response),
                     Err(error) => {
                         if let Some(entry) = entry {
-                            entry.failed(&error);
+                            entry.write();
                         }
                         return Err(error);
                     }
@@ -68,8 +68,7 @@ impl Connection {
         response.body_mut().keep(busy);
         self.site.listener.say_goodbye(version, &mut response);
         if version == Version::HTTP_10 {
-            let socket = self.socket.clone();
-            response.body_mut().watch(|before| Torn { socket, before });
+            response.body_mut().watch(Torn(self.socket.clone()));
         }
         if let Some(entry) = entry {
             entry.watch(&mut response);
@@ -192,30 +191,12 @@ fn status(error: &Error) -> StatusCode {
 }
 
 /// A caller of HTTP/1.0 takes the end of the connection for the end of the body: only an RST tells it that this is torn.
-struct Torn {
-    socket: Socket,
-    before: Option<Box<dyn Watch>>,
-}
+struct Torn(Socket);
 
 impl Watch for Torn {
-    fn piece(&mut self) {
-        if let Some(before) = &mut self.before {
-            before.piece();
-        }
-    }
-
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(before) = &mut self.before {
-            before.trailers(trailers);
-        }
-    }
-
-    fn end(self: Box<Self>, result: Result<(), &Error>) {
+    fn end(&mut self, result: Result<(), &Error>) {
         if result.is_err() {
-            self.socket.reset();
-        }
-        if let Some(before) = self.before {
-            before.end(result);
+            self.0.reset();
         }
     }
 }

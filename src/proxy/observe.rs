@@ -14,7 +14,7 @@ pub(super) fn unit(mut unit: Unit, result: Result<Response<Body>, Error>) -> Res
                 unit.settle(End::Complete);
                 return Ok(response);
             }
-            response.body_mut().watch(|before| Observed { unit, before });
+            response.body_mut().watch(Observed(Some(unit)));
             Ok(response)
         }
         Err(error) => {
@@ -25,32 +25,18 @@ pub(super) fn unit(mut unit: Unit, result: Result<Response<Body>, Error>) -> Res
 }
 
 /// A unit whose answer is on its way. Dropped before the end, its caller gave up.
-struct Observed {
-    unit: Unit,
-    before: Option<Box<dyn Watch>>,
-}
+struct Observed(Option<Unit>);
 
 impl Watch for Observed {
-    fn piece(&mut self) {
-        if let Some(before) = &mut self.before {
-            before.piece();
-        }
-    }
-
     fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(code) = grpc_status(trailers) {
-            self.unit.grpc(code);
-        }
-        if let Some(before) = &mut self.before {
-            before.trailers(trailers);
+        if let Some((code, unit)) = grpc_status(trailers).zip(self.0.as_mut()) {
+            unit.grpc(code);
         }
     }
 
-    fn end(self: Box<Self>, result: Result<(), &Error>) {
-        let Self { unit, before } = *self;
-        unit.settle(result.map_or_else(end, |()| End::Complete));
-        if let Some(before) = before {
-            before.end(result);
+    fn end(&mut self, result: Result<(), &Error>) {
+        if let Some(unit) = self.0.take() {
+            unit.settle(result.map_or_else(end, |()| End::Complete));
         }
     }
 }

@@ -258,7 +258,7 @@ impl Pool {
         } else {
             let body = response.body_mut();
             body.stall_after(timeouts.body_stall.get());
-            body.watch(|before| Lease { pool: self.clone(), line, before });
+            body.watch(Lease { pool: self.clone(), line: Some(line) });
         }
         response
     }
@@ -267,23 +267,13 @@ impl Pool {
 /// Gives a connection back when the body of its answer is over. Dropped before that, the connection is closed.
 struct Lease {
     pool: Rc<Pool>,
-    line: Line,
-    before: Option<Box<dyn Watch>>,
+    line: Option<Line>,
 }
 
 impl Watch for Lease {
-    fn trailers(&mut self, trailers: &http::HeaderMap) {
-        if let Some(before) = &mut self.before {
-            before.trailers(trailers);
-        }
-    }
-
-    fn end(self: Box<Self>, result: Result<(), &Error>) {
-        if result.is_ok() {
-            self.pool.put(self.line);
-        }
-        if let Some(before) = self.before {
-            before.end(result);
+    fn end(&mut self, result: Result<(), &Error>) {
+        if let Some(line) = self.line.take().filter(|_| result.is_ok()) {
+            self.pool.put(line);
         }
     }
 }

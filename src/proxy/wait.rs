@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -64,7 +64,7 @@ where
     let upload = Rc::new(Cell::new(Upload::Moved(Instant::now())));
     let moving = upload.clone();
     request.body_mut().stall_after(stall);
-    request.body_mut().watch(|before| Sent { upload: moving, before });
+    request.body_mut().watch(Sent(moving));
     let mut sending = std::pin::pin!(send(request));
     let mut deadline = Instant::now() + span;
     loop {
@@ -102,33 +102,18 @@ enum Upload {
 }
 
 /// Notes how far the body of a request is.
-struct Sent {
-    upload: Rc<Cell<Upload>>,
-    before: Option<Box<dyn Watch>>,
-}
+struct Sent(Rc<Cell<Upload>>);
 
 impl Watch for Sent {
-    fn piece(&mut self) {
-        self.upload.set(Upload::Moved(Instant::now()));
-        if let Some(before) = &mut self.before {
-            before.piece();
-        }
+    fn piece(&mut self, _: usize) {
+        self.0.set(Upload::Moved(Instant::now()));
     }
 
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        if let Some(before) = &mut self.before {
-            before.trailers(trailers);
-        }
-    }
-
-    fn end(self: Box<Self>, result: Result<(), &Error>) {
-        self.upload.set(match result {
+    fn end(&mut self, result: Result<(), &Error>) {
+        self.0.set(match result {
             Ok(()) => Upload::Sent(Instant::now()),
             Err(Error::Timeout) => Upload::Stalled,
             Err(_) => Upload::Broken,
         });
-        if let Some(before) = self.before {
-            before.end(result);
-        }
     }
 }
