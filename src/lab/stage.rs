@@ -15,7 +15,6 @@ use super::{Lab, Order, Progress, Refusal, Stop};
 use crate::experiment::Experiment;
 use crate::experiment::limits::Limits;
 use crate::ledger::Ledger;
-use crate::proxy::config::{BoundsConfig, HostPolicy, Mode, Timeouts};
 use crate::proxy::trial::{Here, Next, pass};
 use crate::proxy::{ListenerConfig, Proxy, Worker};
 use crate::report::Report;
@@ -85,25 +84,7 @@ pub(super) fn document(changes: &[(&str, &str)]) -> Arc<Experiment> {
 }
 
 fn listener(name: &str) -> ListenerConfig {
-    ListenerConfig {
-        name: name.to_owned(),
-        bind: ([127, 0, 0, 1], 1).into(),
-        upstream: None,
-        routes: Vec::new(),
-        host: HostPolicy::Preserve,
-        mode: Mode::Reverse,
-        timeouts: Timeouts::default(),
-        bounds: BoundsConfig::default(),
-        mark: true,
-        trust_baggage: false,
-        keep_case: false,
-        early_hints: false,
-        trusted_proxies: Vec::new(),
-        proxy_protocol: false,
-        external: false,
-        tls: None,
-        upstream_tls: None,
-    }
+    ListenerConfig::plain(name, ([127, 0, 0, 1], 1).into(), None)
 }
 
 /// Builds the stage and lets a test play on it.

@@ -120,6 +120,29 @@ pub struct ListenerConfig {
 }
 
 impl ListenerConfig {
+    /// A listener of which nothing else is written.
+    pub fn plain(name: &str, bind: SocketAddr, upstream: Option<Target>) -> Self {
+        Self {
+            name: name.to_owned(),
+            bind,
+            upstream,
+            routes: Vec::new(),
+            host: HostPolicy::default(),
+            mode: Mode::default(),
+            timeouts: Timeouts::default(),
+            bounds: BoundsConfig::default(),
+            mark: true,
+            trust_baggage: false,
+            keep_case: false,
+            early_hints: false,
+            trusted_proxies: Vec::new(),
+            proxy_protocol: false,
+            external: false,
+            tls: None,
+            upstream_tls: None,
+        }
+    }
+
     /// Has relative paths begin at a folder.
     pub fn within(mut self, folder: &Path) -> Self {
         let own = self.tls.iter_mut().flat_map(|tls| [Some(&mut tls.cert), Some(&mut tls.key), tls.client_ca.as_mut()]);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pratfall::experiment::limits::Limits;
 use pratfall::experiment::{Experiment, Match};
 use pratfall::measure::{Batch, Budget, Count, Phase, Rule, Tally, Until};
-use pratfall::proxy::config::{BoundsConfig, HostPolicy, ListenerConfig, Mode, Scheme, Target, Timeouts};
+use pratfall::proxy::config::{ListenerConfig, Scheme, Target};
 use pratfall::proxy::{Enrolled, Injection, Proxy, Terms, Trial};
 use pratfall::units::{Percent, Seed, Span};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -18,25 +18,7 @@ use super::within;
 
 /// A listener with an upstream; tests change what they are about.
 pub fn listener(name: &str, upstream: SocketAddr) -> ListenerConfig {
-    ListenerConfig {
-        name: name.to_owned(),
-        bind: "127.0.0.1:0".parse().expect("an address"),
-        upstream: Some(target(Scheme::Http, upstream)),
-        routes: Vec::new(),
-        host: HostPolicy::Preserve,
-        mode: Mode::Reverse,
-        timeouts: Timeouts::default(),
-        bounds: BoundsConfig::default(),
-        mark: true,
-        trust_baggage: false,
-        keep_case: false,
-        early_hints: false,
-        trusted_proxies: Vec::new(),
-        proxy_protocol: false,
-        external: false,
-        tls: None,
-        upstream_tls: None,
-    }
+    ListenerConfig::plain(name, ([127, 0, 0, 1], 0).into(), Some(target(Scheme::Http, upstream)))
 }
 
 pub fn target(scheme: Scheme, address: SocketAddr) -> Target {
