@@ -233,8 +233,13 @@ impl App {
     }
 }
 
+/// The folder of a file, that its relative paths belong to.
+pub fn folder(file: &Path) -> PathBuf {
+    file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
+}
+
 /// A path that belongs to a folder, without the dots that nobody wants to read.
-fn under(folder: &Path, path: &Path) -> PathBuf {
+pub fn under(folder: &Path, path: &Path) -> PathBuf {
     folder.join(path).components().filter(|part| *part != std::path::Component::CurDir).collect()
 }
 

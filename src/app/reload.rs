@@ -12,7 +12,7 @@ use super::{App, Source, listeners, unserved, unserved_elsewhere};
 use crate::admin::{Reloaded, Standing};
 use crate::config::{Drain, System};
 use crate::lab::Control;
-use crate::proxy::Proxy;
+use crate::proxy::{ListenerConfig, Proxy};
 
 /// How often the files are looked at. They are small and in memory; a person who waits for a change does not notice more.
 const LOOK: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ impl Reloading {
     /// Looks after the file from now on. `seen` is what was in it before it was read.
     pub(super) fn begin(app: &App, source: Source, started: System, seen: Vec<[u8; 32]>) -> Self {
         let mut reloader = Reloader {
-            files: files(&started, &source),
+            files: files(&listeners(&started, &source.folder())),
             source: Arc::new(source),
             proxy: app.proxy.clone(),
             control: app.control.clone(),
@@ -107,7 +107,8 @@ impl Reloader {
 
     async fn try_reload(&mut self) -> Reloaded {
         let mut system = self.source.read().map_err(|error| error.to_string())?;
-        let named = files(&system, &self.source);
+        let listeners = listeners(&system, &self.source.folder());
+        let named = files(&listeners);
         if named != self.files {
             self.files = named;
             self.tried.truncate(1);
@@ -117,7 +118,6 @@ impl Reloader {
         if !later.is_empty() {
             return Err(later.join("\n"));
         }
-        let listeners = listeners(&system, &self.source.folder());
         let prepared = self.proxy.prepare(listeners).await.map_err(|error| error.to_string())?;
         let notes = self.for_a_restart(&system);
         if self.standing.is_disarmed() {
@@ -147,7 +147,6 @@ impl Reloader {
     }
 }
 
-fn files(system: &System, source: &Source) -> Vec<PathBuf> {
-    let listeners = listeners(system, &source.folder());
+fn files(listeners: &[ListenerConfig]) -> Vec<PathBuf> {
     listeners.iter().flat_map(|listener| listener.files().map(ToOwned::to_owned)).collect()
 }

@@ -1,7 +1,7 @@
 //! Where a serving process has its system file from, so that it can be read again.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::AppError;
 use crate::config::System;
@@ -30,8 +30,7 @@ impl Source {
 
     /// The folder that its paths belong to.
     pub(super) fn folder(&self) -> PathBuf {
-        let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        parent.unwrap_or_else(|| Path::new(".")).to_owned()
+        super::folder(&self.path)
     }
 
     /// The system, if all of it is right.

@@ -106,7 +106,7 @@ impl Check {
 
 /// Files that a document names and that are missing: a warning here, an error in `run`.
 fn missing_files(files: &[(String, PathBuf)], document: &Document, problems: &mut Problems) {
-    let folder = system::folder(std::path::Path::new(&document.name));
+    let folder = crate::app::folder(std::path::Path::new(&document.name));
     for (pointer, file) in files {
         if !folder.join(file).exists() {
             let help = "the file is looked for beside the document".to_owned();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::documents::Variables;
 use super::exit::Usage;
+use crate::app::{folder, under};
 use crate::config::{LedgerConfig, System};
 use crate::ledger::Ledger;
 
@@ -25,9 +26,14 @@ pub(super) fn read(config: Option<&Path>, variables: &Variables) -> anyhow::Resu
     Ok((system, folder(path)))
 }
 
-/// The folder of a file.
-pub(super) fn folder(path: &Path) -> PathBuf {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new(".")).to_owned()
+/// What the system file says of a place, with its folder. That does not depend on variables that this command was not
+/// given.
+fn known(config: Option<&Path>) -> anyhow::Result<(System, PathBuf)> {
+    let path = config.unwrap_or_else(|| Path::new(USUAL));
+    let text =
+        std::fs::read_to_string(path).map_err(|error| Usage(format!("system file {}: {error}", path.display())))?;
+    let (system, _) = System::parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok())?;
+    Ok((system, folder(path)))
 }
 
 /// The ledger of a command that only reads: named, or the system file's, or the usual one.
@@ -38,13 +44,9 @@ pub(super) fn ledger(named: Option<&Path>, config: Option<&Path>) -> anyhow::Res
     if config.is_none() && !Path::new(USUAL).exists() {
         return Ok("pratfall.db".into());
     }
-    let path = config.unwrap_or_else(|| Path::new(USUAL));
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Usage(format!("system file {}: {error}", path.display())))?;
-    // Where the ledger is does not depend on variables that this command was not given.
-    let (system, _) = System::parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok())?;
+    let (system, folder) = known(config)?;
     match system.ledger {
-        LedgerConfig::File(ledger) => Ok(folder(path).join(ledger)),
+        LedgerConfig::File(ledger) => Ok(folder.join(ledger)),
         LedgerConfig::Remote { url, .. } => Err(Usage(format!("the ledger is at {url}; look there")).into()),
     }
 }
@@ -77,9 +79,7 @@ pub(super) struct AdminDoor {
 /// The admin listener of the system file that a command names, or that is in its usual place. A file that cannot be read
 /// here says nothing about a proxy elsewhere.
 pub(super) fn admin(config: Option<&Path>) -> Option<AdminDoor> {
-    let path = config.unwrap_or_else(|| Path::new(USUAL));
-    let text = std::fs::read_to_string(path).ok()?;
-    let (system, _) = System::parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok()).ok()?;
+    let (system, folder) = known(config).ok()?;
     let admin = system.admin?;
     let mut bind = admin.bind;
     if bind.ip().is_unspecified() {
@@ -88,17 +88,11 @@ pub(super) fn admin(config: Option<&Path>) -> Option<AdminDoor> {
     // Nobody but the system knows which port it gave.
     (bind.port() > 0).then(|| AdminDoor {
         url: format!("http://{bind}"),
-        token_file: admin.token_file.map(|file| folder(path).join(file)),
+        token_file: admin.token_file.map(|file| folder.join(file)),
     })
 }
 
 /// Where a command that has no listeners of its own writes reports: as the system file says, else in `reports` here.
 pub(super) fn reports(config: Option<&Path>) -> PathBuf {
-    let path = config.unwrap_or_else(|| Path::new(USUAL));
-    let system = std::fs::read_to_string(path).ok().and_then(|text| {
-        let parsed = System::parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok());
-        parsed.ok().map(|(system, _)| system.reports)
-    });
-    let reports = system.map_or_else(|| "reports".into(), |reports| folder(path).join(reports));
-    reports.components().filter(|part| *part != std::path::Component::CurDir).collect()
+    known(config).map_or_else(|_| "reports".into(), |(system, folder)| under(&folder, &system.reports))
 }
