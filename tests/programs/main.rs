@@ -1,4 +1,5 @@
-//! The real `pratfall` among real programs: a stock service from npm, nginx as an upstream, curl and wrk as callers.
+//! The real `pratfall` among real programs: a stock service from npm, nginx as an upstream, curl, wrk, h2load, openssl, gRPC
+//! and WebSocket clients as callers.
 //!
 //! `cargo test --features programs --test programs`. With `PRATFALL_LONG=1` the truth table is repeated.
 #![allow(
@@ -9,6 +10,7 @@
 
 mod chain;
 mod cli;
+mod clients;
 mod crowded;
 mod curl_and_nginx;
 mod disarmed;

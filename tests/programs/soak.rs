@@ -26,7 +26,7 @@ use crate::support::{Home, Pratfall, SOON, alone, ask, free_port, wait_for};
 
 const SEED: u64 = 23;
 
-/// How much more memory of its own the process may have in the end than it had after the warm-up: a tenth of what it
+/// How much more memory of its own the process may have in the end than it had after the warm-up: a fifth of what it
 /// would be if every request left a kilobyte behind.
 const MEMORY_GROWTH: u64 = 6 << 20;
 

@@ -239,11 +239,11 @@ impl Pratfall {
 }
 
 /// The folder with the stock service, installed.
-fn stock() -> PathBuf {
+pub(crate) fn stock() -> PathBuf {
     static INSTALLED: Once = Once::new();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stock");
     INSTALLED.call_once(|| {
-        if !folder.join("node_modules/express").exists() {
+        if !folder.join("node_modules/ws").exists() {
             let install = ["ci", "--no-audit", "--no-fund"];
             let done = Command::new("npm").args(install).current_dir(&folder).output().expect("npm is there");
             assert!(done.status.success(), "npm ci:\n{}", String::from_utf8_lossy(&done.stderr));
@@ -275,6 +275,11 @@ impl Service {
     /// What a shop depends on.
     pub(crate) fn dependency() -> Self {
         Self::node("dependency", &["dependency.js"], &[])
+    }
+
+    /// A stock server: `grpc` or `ws`.
+    pub(crate) fn peer(kind: &str) -> Self {
+        Self::node(kind, &["peer.js"], &[("PEER", kind)])
     }
 
     /// The stock service; it passes the context on, or its instrumentation is switched off.
