@@ -16,6 +16,7 @@ mod interim;
 pub mod listen;
 mod meet;
 mod observe;
+mod outgoing;
 mod peer;
 mod reload;
 mod route;

@@ -104,8 +104,7 @@ where
     let config = plan.config();
     let patience = config.timeouts.request_header.get();
     let answers = connection.clone();
-    let service =
-        service_fn(move |request: Request<Incoming>| answers.clone().answer(Box::new(request.map(Body::from))));
+    let answer = move |request: Request<Incoming>| answers.clone().answer(Box::new(request.map(Body::from)));
     let result = match protocol {
         Protocol::Http1 => {
             let mut builder = http1::Builder::new();
@@ -120,7 +119,7 @@ where
             if most > HYPERS_BYTES {
                 builder.max_buf_size(most);
             }
-            let mut serving = builder.serve_connection(TokioIo::new(io), service).with_upgrades();
+            let mut serving = builder.serve_connection(TokioIo::new(io), service_fn(answer)).with_upgrades();
             let shutdown = http1::UpgradeableConnection::graceful_shutdown;
             match live(Pin::new(&mut serving), shutdown, plan, &connection).await {
                 Ok(served) => served,
@@ -142,6 +141,8 @@ where
             builder.timer(TokioTimer::new()).max_concurrent_streams(config.bounds.streams);
             builder.max_header_list_size(header_list(&config.bounds));
             builder.max_pending_accept_reset_streams(RESET_STREAMS).max_local_error_reset_streams(LOCAL_RESETS);
+            // Each request becomes a task, and is moved eight times until it is one: better a box than the whole of it.
+            let service = service_fn(move |request| Box::pin(answer(request)));
             // A box, for it is three times as large as HTTP/1's.
             let mut serving = Box::pin(builder.serve_connection(TokioIo::new(io), service));
             let ended = live(Pin::new(&mut serving), |it| it.get_mut().as_mut().graceful_shutdown(), plan, &connection);

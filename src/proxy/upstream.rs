@@ -23,6 +23,7 @@ use super::config::{Scheme, Target, Timeouts};
 use super::connect::{Stream, Way, is_handshake};
 use super::hop;
 use super::listen::Setup;
+use super::outgoing::Outgoing;
 use super::wait::{Unanswered, answer};
 use super::watchdog::Watchdog;
 use super::worker::LocalExec;
@@ -67,9 +68,21 @@ pub(super) struct Pool {
 /// and an upstream that reads no more would keep connection and caller for ever.
 #[derive(Debug)]
 struct Line {
-    sender: http1::SendRequest<Body>,
+    sender: http1::SendRequest<Outgoing>,
     task: Option<JoinHandle<hyper::Result<()>>>,
     sent: Sent,
+}
+
+impl Line {
+    async fn ask(
+        &mut self,
+        watchdog: &Watchdog,
+        timeouts: &Timeouts,
+        request: Box<Request<Body>>,
+    ) -> Result<Box<Response<Body>>, Unanswered> {
+        let send = |request: Request<Body>| self.sender.try_send_request(request.map(Outgoing::from));
+        answer(watchdog, timeouts, request, send).await
+    }
 }
 
 impl Drop for Line {
@@ -134,7 +147,7 @@ impl Pool {
         hop::for_http1(&mut request);
         if let Some(mut line) = self.take() {
             let again = Again::of(&request, &line.sent);
-            match answer(&self.watchdog, timeouts, request, |request| line.sender.try_send_request(request)).await {
+            match line.ask(&self.watchdog, timeouts, request).await {
                 Ok(response) => return Ok(self.lend(line, response, timeouts)),
                 Err(unanswered) => request = once_more(unanswered, || again.and_then(Again::request))?,
             }
@@ -160,7 +173,7 @@ impl Pool {
         let (sender, connection) = handshake.map_err(Error::Broken)?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
         let mut line = Line { sender, task: Some(task), sent };
-        match answer(&self.watchdog, timeouts, request, |request| line.sender.try_send_request(request)).await {
+        match line.ask(&self.watchdog, timeouts, request).await {
             Ok(response) => Ok(self.lend(line, response, timeouts)),
             Err(unanswered) => Err(unanswered.error),
         }

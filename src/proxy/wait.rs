@@ -28,14 +28,15 @@ impl From<Error> for Unanswered {
 
 /// Sends the request, and waits for the head of the answer. The timeout runs from the end of the request, so that an
 /// upload may take its time as long as it moves.
-pub(super) async fn answer<F>(
+pub(super) async fn answer<F, B>(
     watchdog: &Watchdog,
     timeouts: &Timeouts,
     request: Box<Request<Body>>,
     send: impl FnOnce(Request<Body>) -> F,
 ) -> Result<Box<Response<Body>>, Unanswered>
 where
-    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
+    Body: From<B>,
 {
     let span = timeouts.response.get();
     if !request.body().is_end_stream() {
@@ -52,13 +53,14 @@ fn whole(response: Response<Incoming>) -> Box<Response<Body>> {
     Box::new(response.map(Body::from))
 }
 
-async fn upload<F>(
+async fn upload<F, B>(
     timeouts: &Timeouts,
     mut request: Request<Body>,
     send: impl FnOnce(Request<Body>) -> F,
 ) -> Result<Response<Incoming>, Unanswered>
 where
-    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<Body>>>>,
+    F: Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
+    Body: From<B>,
 {
     let (span, stall) = (timeouts.response.get(), timeouts.body_stall.get());
     let upload = Rc::new(Cell::new(Upload::Moved(Instant::now())));
@@ -88,8 +90,12 @@ where
     }
 }
 
-fn unanswered(mut error: TrySendError<Request<Body>>, why: impl FnOnce(hyper::Error) -> Error) -> Unanswered {
-    Unanswered { unsent: error.take_message().map(Box::new), error: why(error.into_error()) }
+fn unanswered<B>(mut error: TrySendError<Request<B>>, why: impl FnOnce(hyper::Error) -> Error) -> Unanswered
+where
+    Body: From<B>,
+{
+    let unsent = error.take_message().map(|request| Box::new(request.map(Body::from)));
+    Unanswered { unsent, error: why(error.into_error()) }
 }
 
 /// How far the body of a request is.

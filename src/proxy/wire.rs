@@ -6,6 +6,7 @@
 //! All of it stays on one thread; the locks and atomics are there because hyper hands a connection over, for a tunnel,
 //! only if it could be sent to another. Nobody ever waits for them.
 
+use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
 use std::pin::Pin;
@@ -293,14 +294,23 @@ pub(super) fn together<T>(bufs: &[io::IoSlice<'_>], write: impl FnOnce(Option<&[
     if let [one] = bufs {
         return write(Some(one));
     }
-    let mut whole = [0; 2048];
-    let mut length = 0;
-    for buf in bufs {
-        let Some(room) = whole.get_mut(length..length + buf.len()) else { return write(None) };
-        room.copy_from_slice(buf);
-        length += buf.len();
+    if bufs.iter().map(|buf| buf.len()).sum::<usize>() > SMALL {
+        return write(None);
     }
-    write(Some(&whole[..length]))
+    // Kept by the thread: to clear a fresh one costs more than to fill it. Taken out, for TLS writes while it is written to.
+    let mut whole = TOGETHER.take();
+    whole.clear();
+    bufs.iter().for_each(|buf| whole.extend_from_slice(buf));
+    let written = write(Some(&whole));
+    TOGETHER.set(whole);
+    written
+}
+
+/// What is small enough to be copied.
+const SMALL: usize = 2048;
+
+thread_local! {
+    static TOGETHER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
 #[cfg(test)]
