@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Admin, metrics};
-use crate::experiment::Experiment;
-use crate::lab::{Order, Refusal, Status, Stop};
+use crate::experiment::{ByHand, Experiment};
+use crate::lab::{Exploration, Order, Over, Refusal, Status, Stop};
 use crate::report::files;
 use crate::units::Seed;
 
@@ -35,6 +35,7 @@ pub(super) fn switches(admin: Admin) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/runs", get(status).post(start))
+        .route("/inject", post(inject))
         .route("/runs/{run}", get(run))
         .route("/runs/{run}/heartbeat", post(heartbeat))
         .route("/runs/{run}/halt", post(halt_run))
@@ -139,7 +140,9 @@ async fn run(State(admin): State<Admin>, Path(run): Path<String>) -> Result<Json
 fn shown(status: &Status, with_report: bool) -> Value {
     let mut value = json!({ "progress": status.progress });
     match &status.result {
-        Some(Ok(report)) => {
+        Some(Ok(Over::Exploration(explored))) if with_report => value["exploration"] = json!(explored),
+        Some(Ok(Over::Exploration(_))) => {}
+        Some(Ok(Over::Run(report))) => {
             value["ending"] = json!(report.verdict.ending);
             value["reason"] = json!(report.verdict.reason);
             if with_report {
@@ -196,8 +199,26 @@ async fn start(
             tracing::error!(%error, "the report could not be written to its files; the ledger has it");
         }
     });
-    Ok((StatusCode::ACCEPTED, Json(json!({ "run": run, "lease_seconds": crate::lab::control::LEASE.as_secs() })))
-        .into_response())
+    Ok(accepted(&run))
+}
+
+fn accepted(run: &str) -> Response {
+    let lease = crate::lab::control::LEASE.as_secs();
+    (StatusCode::ACCEPTED, Json(json!({ "run": run, "lease_seconds": lease }))).into_response()
+}
+
+async fn inject(State(admin): State<Admin>, headers: HeaderMap, document: String) -> Result<Response, ApiError> {
+    admit(&admin, &headers, None)?;
+    let wrong = |why: String| ApiError(StatusCode::UNPROCESSABLE_ENTITY, why);
+    let by_hand = ByHand::parse("<body>", &document).map_err(|problems| wrong(problems.to_string()))?;
+    if let Some(file) = by_hand.files().first() {
+        return Err(wrong(format!("`{file}`: a document that comes over the API can name no file")));
+    }
+    let listeners = admin.control.lab().proxy.listeners();
+    let names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let exploration = Exploration::new(by_hand, &names, crate::ledger::new_run_id(crate::clock::now()))?;
+    let started = admin.control.explore(exploration, true)?;
+    Ok(accepted(&started.run))
 }
 
 async fn heartbeat(

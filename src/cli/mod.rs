@@ -5,6 +5,7 @@ mod demo;
 mod documents;
 mod exit;
 mod halt;
+mod inject;
 mod log;
 mod next;
 mod remote;
@@ -104,6 +105,7 @@ enum Verb {
     Check(check::Check),
     Run(run::Run),
     Serve(serve::Serve),
+    Inject(inject::Inject),
     Status(status::Show),
     Halt(halt::Halt),
     Resume(halt::Resume),
@@ -157,6 +159,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         match cli.verb {
             Verb::Demo(verb) => verb.run(output).await,
             Verb::Run(verb) => verb.run(output).await,
+            Verb::Inject(verb) => verb.run(output).await,
             Verb::Serve(verb) => verb.run().await,
             Verb::Status(verb) => verb.run(output).await,
             Verb::Halt(verb) => verb.run().await,

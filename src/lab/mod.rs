@@ -5,6 +5,9 @@
 pub mod bound;
 pub mod control;
 pub mod evidence;
+pub mod explore;
+#[cfg(test)]
+mod explore_tests;
 mod findings;
 pub mod follow_up;
 mod gather;
@@ -27,7 +30,8 @@ mod stop_tests;
 mod watch;
 mod write;
 
-pub use self::control::{Control, Started, Status};
+pub use self::control::{Control, Over, Started, Status};
+pub use self::explore::{Exploration, Explored};
 pub use self::judge::judge;
 pub use self::preflight::Refusal;
 pub use self::progress::Progress;
