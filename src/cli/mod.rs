@@ -8,6 +8,7 @@ mod halt;
 mod inject;
 mod log;
 mod next;
+mod rehearse;
 mod remote;
 mod report;
 mod run;
@@ -103,6 +104,7 @@ pub enum LogFormat {
 enum Verb {
     Demo(demo::Demo),
     Check(check::Check),
+    Rehearse(rehearse::Rehearse),
     Run(run::Run),
     Serve(serve::Serve),
     Inject(inject::Inject),
@@ -159,6 +161,7 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         match cli.verb {
             Verb::Demo(verb) => verb.run(output).await,
             Verb::Run(verb) => verb.run(output).await,
+            Verb::Rehearse(verb) => verb.run(output).await,
             Verb::Inject(verb) => verb.run(output).await,
             Verb::Serve(verb) => verb.run().await,
             Verb::Status(verb) => verb.run(output).await,

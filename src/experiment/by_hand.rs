@@ -177,7 +177,9 @@ impl ByHand {
         let connections = self.faults.iter().any(|fault| fault.meant.meets_connections());
         let entry = others.first();
         let seen = entry.map_or(at.as_str(), |entry| entry);
-        let sentence = format!("If {at} has {what}, then whoever calls {seen} notices nothing, because (say why).");
+        let sentence = format!(
+            "If calls to {at} meet a fault ({what}), then whoever calls {seen} notices nothing, because (say why)."
+        );
         let mut text = format!("version: 1\nexperiment: {name}\nhypothesis: {}\n", json!(sentence));
         text += &match entry {
             Some(entry) if !connections => {

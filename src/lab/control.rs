@@ -13,12 +13,14 @@ use tokio::time::Instant;
 use super::Progress;
 use super::explore::{Exploration, Explored};
 use super::preflight::{self, Refusal};
+use super::rehearse::Rehearsed;
 use super::run::{Lab, Order};
 use super::stop::Stop;
 use crate::experiment::limits::Limits;
 use crate::experiment::{Experiment, Length};
 use crate::ledger::halt::{HaltMark, HaltReason};
 use crate::report::{Report, words};
+use crate::units::Span;
 
 /// How often the mark beside the ledger is looked at: a halt from another process is obeyed within 100 ms.
 const LOOK: Duration = Duration::from_millis(40);
@@ -56,6 +58,8 @@ pub enum Over {
     Run(Box<Report>),
     /// Of a fault by hand.
     Exploration(Box<Explored>),
+    /// Of everything but the fault.
+    Rehearsal(Box<Rehearsed>),
 }
 
 /// A run that has been started.
@@ -106,6 +110,14 @@ impl Control {
         let asked = exploration.order.clone();
         let explore = move |lab: Arc<Lab>, stop, shown| async move { lab.explore(exploration, stop, &shown).await };
         self.launch(&asked, leased, explore, over)
+    }
+
+    /// Starts a rehearsal of so long, under the same rules.
+    pub fn rehearse(self: &Arc<Self>, order: Order, length: Span, leased: bool) -> Result<Started<Rehearsed>, Refusal> {
+        let over = |rehearsed: &Rehearsed| Over::Rehearsal(Box::new(rehearsed.clone()));
+        let asked = order.clone();
+        let rehearse = move |lab: Arc<Lab>, stop, shown| async move { lab.rehearse(order, length, stop, &shown).await };
+        self.launch(&asked, leased, rehearse, over)
     }
 
     /// Starts something that stands on an experiment's listeners, if it may begin.

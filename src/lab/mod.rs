@@ -13,10 +13,14 @@ pub mod follow_up;
 mod gather;
 mod guard;
 pub mod judge;
+pub mod map;
 mod missing;
 pub mod plan;
 pub mod preflight;
 pub mod progress;
+pub mod rehearse;
+#[cfg(test)]
+mod rehearse_tests;
 pub mod run;
 #[cfg(test)]
 mod run_tests;
@@ -35,5 +39,6 @@ pub use self::explore::{Exploration, Explored};
 pub use self::judge::judge;
 pub use self::preflight::Refusal;
 pub use self::progress::Progress;
+pub use self::rehearse::Rehearsed;
 pub use self::run::{Lab, Order};
 pub use self::stop::Stop;

@@ -230,7 +230,7 @@ impl Lab {
         Ok((watch, indicators))
     }
 
-    fn load(&self, order: &Order, trial: &Arc<Trial>, slice_at: usize) -> Result<Option<Running>, Refusal> {
+    pub(super) fn load(&self, order: &Order, trial: &Arc<Trial>, slice_at: usize) -> Result<Option<Running>, Refusal> {
         let Some(traffic) = &order.experiment.traffic else { return Ok(None) };
         let (_, address) = self.proxy.find(&self.proxy.at(slice_at).name).expect("it was found before");
         let load = Load::new(traffic, address, address.to_string(), order.seed);
@@ -248,7 +248,7 @@ impl Lab {
 }
 
 /// Load of our own. Dropping it stops it.
-struct Running {
+pub(super) struct Running {
     stop: DropGuard,
     tally: Arc<LoadTally>,
 }

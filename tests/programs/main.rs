@@ -14,6 +14,7 @@ mod curl_and_nginx;
 mod disarmed;
 mod ending;
 mod flapping;
+mod inject;
 mod life;
 mod reloading;
 mod soak;
