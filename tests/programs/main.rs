@@ -16,6 +16,7 @@ mod ending;
 mod flapping;
 mod inject;
 mod life;
+mod rehearse;
 mod reloading;
 mod soak;
 mod support;
