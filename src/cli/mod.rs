@@ -4,6 +4,7 @@ mod check;
 mod demo;
 mod documents;
 mod exit;
+mod explain;
 mod halt;
 mod inject;
 mod log;
@@ -107,10 +108,10 @@ enum Verb {
     Rehearse(rehearse::Rehearse),
     Run(run::Run),
     Serve(serve::Serve),
-    Inject(inject::Inject),
     Status(status::Show),
     Halt(halt::Halt),
     Resume(halt::Resume),
+    Inject(inject::Inject),
     Report(report::Show),
     Log(log::Log),
     Schema(schema::Schema),

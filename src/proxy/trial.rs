@@ -471,17 +471,13 @@ async fn arrive(
 
 /// What is drawn for a request. Own load always has a key: its index.
 fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
-    let headers = request.headers();
     let itself = || {
         let worker = here.worker.index as u64;
         own.unwrap_or_else(|| worker << 32 | u64::from(number)).to_be_bytes().to_vec()
     };
-    let written = match by {
-        By::Request => return Some(itself()),
-        By::Trace => return Some(context::trace(headers).map_or_else(itself, <[u8]>::to_vec)),
-        By::ClientIp => return Some(here.caller.to_string().into_bytes()),
-        By::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
-        By::Cookie(name) => context::cookie(headers, name).map(<[u8]>::to_vec),
-    };
-    written.filter(|key| !key.is_empty()).or_else(|| own.map(|index| index.to_be_bytes().to_vec()))
+    let written = context::key(by, request.headers(), here.caller);
+    match by {
+        By::Request | By::Trace => Some(written.unwrap_or_else(itself)),
+        _ => written.or_else(|| own.map(|index| index.to_be_bytes().to_vec())),
+    }
 }
