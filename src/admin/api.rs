@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Admin, metrics};
-use crate::experiment::Experiment;
-use crate::lab::{Order, Refusal, Status, Stop};
+use crate::experiment::{ByHand, Experiment};
+use crate::lab::{Exploration, Order, Over, Refusal, Status, Stop};
 use crate::report::files;
-use crate::units::Seed;
+use crate::units::{Seed, Span};
 
 /// An experiment is never longer than this.
 const LONGEST_DOCUMENT: usize = 1 << 20;
@@ -35,6 +35,8 @@ pub(super) fn switches(admin: Admin) -> Router {
     Router::new()
         .route("/status", get(status))
         .route("/runs", get(status).post(start))
+        .route("/inject", post(inject))
+        .route("/rehearse", post(rehearse))
         .route("/runs/{run}", get(run))
         .route("/runs/{run}/heartbeat", post(heartbeat))
         .route("/runs/{run}/halt", post(halt_run))
@@ -139,7 +141,16 @@ async fn run(State(admin): State<Admin>, Path(run): Path<String>) -> Result<Json
 fn shown(status: &Status, with_report: bool) -> Value {
     let mut value = json!({ "progress": status.progress });
     match &status.result {
-        Some(Ok(report)) => {
+        Some(Ok(Over::Exploration(explored))) if with_report => value["exploration"] = json!(explored),
+        Some(Ok(Over::Rehearsal(rehearsed))) => {
+            value["ending"] = json!(rehearsed.ending);
+            value["reason"] = json!(rehearsed.reason);
+            if with_report {
+                value["rehearsal"] = json!(rehearsed);
+            }
+        }
+        Some(Ok(Over::Exploration(_))) => {}
+        Some(Ok(Over::Run(report))) => {
             value["ending"] = json!(report.verdict.ending);
             value["reason"] = json!(report.verdict.reason);
             if with_report {
@@ -164,6 +175,27 @@ struct HowToStart {
     seed: Option<u64>,
     #[serde(default)]
     underpowered: bool,
+    /// How long a rehearsal is.
+    #[serde(rename = "for")]
+    length: Option<Span>,
+}
+
+/// What a document that came over the API asks for.
+fn order(how: &HowToStart, document: &str) -> Result<Order, ApiError> {
+    let wrong = |why: String| ApiError(StatusCode::UNPROCESSABLE_ENTITY, why);
+    // Documents that travel see nothing of this machine's environment.
+    let (experiment, _) =
+        Experiment::parse("<body>", document, &|_| None).map_err(|problems| wrong(problems.to_string()))?;
+    if let Some((pointer, _)) = experiment.files().first() {
+        return Err(wrong(format!("{pointer}: a document that comes over the API can name no file")));
+    }
+    Ok(Order {
+        seed: how.seed.map(Seed).or(experiment.seed).unwrap_or_else(|| Seed(rand::random())),
+        run: crate::ledger::new_run_id(crate::clock::now()),
+        follow_up_of: crate::lab::follow_up::failure_of(document).map(ToOwned::to_owned),
+        underpowered: how.underpowered,
+        experiment: experiment.into(),
+    })
 }
 
 async fn start(
@@ -173,20 +205,7 @@ async fn start(
     document: String,
 ) -> Result<Response, ApiError> {
     admit(&admin, &headers, None)?;
-    let wrong = |why: String| ApiError(StatusCode::UNPROCESSABLE_ENTITY, why);
-    // Documents that travel see nothing of this machine's environment.
-    let (experiment, _) =
-        Experiment::parse("<body>", &document, &|_| None).map_err(|problems| wrong(problems.to_string()))?;
-    if let Some((pointer, _)) = experiment.files().first() {
-        return Err(wrong(format!("{pointer}: a document that comes over the API can name no file")));
-    }
-    let order = Order {
-        seed: how.seed.map(Seed).or(experiment.seed).unwrap_or_else(|| Seed(rand::random())),
-        run: crate::ledger::new_run_id(crate::clock::now()),
-        follow_up_of: crate::lab::follow_up::failure_of(&document).map(ToOwned::to_owned),
-        underpowered: how.underpowered,
-        experiment: experiment.into(),
-    };
+    let order = order(&how, &document)?;
     let started = admin.control.start(order, true)?;
     let (run, reports) = (started.run.clone(), admin.reports);
     tokio::spawn(async move {
@@ -196,8 +215,38 @@ async fn start(
             tracing::error!(%error, "the report could not be written to its files; the ledger has it");
         }
     });
-    Ok((StatusCode::ACCEPTED, Json(json!({ "run": run, "lease_seconds": crate::lab::control::LEASE.as_secs() })))
-        .into_response())
+    Ok(accepted(&run))
+}
+
+fn accepted(run: &str) -> Response {
+    let lease = crate::lab::control::LEASE.as_secs();
+    (StatusCode::ACCEPTED, Json(json!({ "run": run, "lease_seconds": lease }))).into_response()
+}
+
+async fn rehearse(
+    State(admin): State<Admin>,
+    Query(how): Query<HowToStart>,
+    headers: HeaderMap,
+    document: String,
+) -> Result<Response, ApiError> {
+    admit(&admin, &headers, None)?;
+    let length = how.length.unwrap_or_else(|| crate::lab::rehearse::LENGTH.parse().expect("it is a length of time"));
+    let started = admin.control.rehearse(order(&how, &document)?, length, true)?;
+    Ok(accepted(&started.run))
+}
+
+async fn inject(State(admin): State<Admin>, headers: HeaderMap, document: String) -> Result<Response, ApiError> {
+    admit(&admin, &headers, None)?;
+    let wrong = |why: String| ApiError(StatusCode::UNPROCESSABLE_ENTITY, why);
+    let by_hand = ByHand::parse("<body>", &document).map_err(|problems| wrong(problems.to_string()))?;
+    if let Some(file) = by_hand.files().first() {
+        return Err(wrong(format!("`{file}`: a document that comes over the API can name no file")));
+    }
+    let listeners = admin.control.lab().proxy.listeners();
+    let names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
+    let exploration = Exploration::new(by_hand, &names, crate::ledger::new_run_id(crate::clock::now()))?;
+    let started = admin.control.explore(exploration, true)?;
+    Ok(accepted(&started.run))
 }
 
 async fn heartbeat(

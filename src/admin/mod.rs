@@ -7,6 +7,8 @@
 //! | `GET /metrics` | Prometheus text | |
 //! | `GET /status` | runs, halt, arms | |
 //! | `POST /runs` | starts the experiment in the body (YAML) | yes |
+//! | `POST /rehearse` | rehearses the experiment in the body | yes |
+//! | `POST /inject` | injects the fault in the body by hand | yes |
 //! | `GET /runs/{run}` | one run | |
 //! | `POST /runs/{run}/heartbeat` | the run may go on for another lease | yes |
 //! | `POST /runs/{run}/halt` | stops one run | from loopback not |

@@ -1,11 +1,13 @@
 //! `pratfall check`: reads documents and says everything that is wrong with them, and what they mean.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde_json::json;
 
 use super::documents::{self, Document, Variables};
 use super::exit::Exit;
+use super::explain::{self, Asked, Explained};
 use super::{Output, print, system};
 use crate::config::System;
 use crate::config::schema::Kind;
@@ -20,11 +22,14 @@ const EXAMPLES: &str = "\
 Examples:
   pratfall check experiments/slow-inventory.yaml
   pratfall check experiments --config pratfall.yaml
-  pratfall check - < experiment.yaml";
+  pratfall check - < experiment.yaml
+  pratfall check slow.yaml --config pratfall.yaml --request 'GET /checkout/7' -H 'x-user: 1' --seed 42
+                                           what would this request meet, and why?";
 
 /// Check experiments, game days and system files, without starting anything.
 ///
-/// Every problem of a file is named at once, with its place and the way out.
+/// Every problem of a file is named at once, with its place and the way out. With --config it also says who would be hit, by
+/// what, and what stops it; with --request, what one request would meet.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(super) struct Check {
@@ -34,6 +39,18 @@ pub(super) struct Check {
     /// The system file: names of listeners and probes are resolved with it.
     #[arg(long, env = "PRATFALL_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Explain this request: in which arm it is, and what it would meet.
+    #[arg(long, value_name = "'GET /PATH'")]
+    request: Option<String>,
+    /// A header field of the request.
+    #[arg(short = 'H', long = "header", requires = "request", value_name = "'NAME: VALUE'")]
+    headers: Vec<String>,
+    /// The address that the request comes from; 127.0.0.1 unless said.
+    #[arg(long, requires = "request", value_name = "ADDRESS")]
+    caller: Option<IpAddr>,
+    /// The seed of the run that the request would meet, over what the document says.
+    #[arg(long, requires = "request", value_name = "NUMBER")]
+    seed: Option<u64>,
     #[command(flatten)]
     variables: Variables,
 }
@@ -44,24 +61,30 @@ impl Check {
             Some(path) => Some(system::read(Some(path), &self.variables)?.0),
             None => None,
         };
+        let asked = match &self.request {
+            Some(line) => Some(Asked::parse(line, &self.headers, self.caller, self.seed)?),
+            None => None,
+        };
         let mut bad = false;
         let mut all = Vec::new();
         for document in documents::read(&self.files)? {
-            let (meaning, problems) = self.check(&document, system.as_ref());
+            let (meaning, problems) = self.check(&document, system.as_ref(), asked.as_ref());
             bad |= problems.has_errors();
             match output {
                 Output::Json => all.push(json!({
                     "file": document.name,
                     "ok": !problems.has_errors(),
                     "problems": problems.list(),
-                    "meaning": meaning,
+                    "meaning": meaning.as_ref().map(|meaning| &meaning.text),
+                    "explained": meaning.as_ref().and_then(|meaning| meaning.system.as_ref()),
+                    "request": meaning.as_ref().and_then(|meaning| meaning.request.as_ref()),
                 })),
                 Output::Text => {
                     if !problems.is_empty() {
                         anstream::eprintln!("{problems}\n");
                     }
                     if let Some(meaning) = meaning {
-                        print(format!("{}: {meaning}", document.name));
+                        print(format!("{}: {}", document.name, meaning.lines()));
                     }
                 }
             }
@@ -73,16 +96,21 @@ impl Check {
     }
 
     /// What a document means, where it means anything, and everything that is wrong with it.
-    fn check(&self, document: &Document, system: Option<&System>) -> (Option<String>, Problems) {
+    fn check(
+        &self,
+        document: &Document,
+        system: Option<&System>,
+        asked: Option<&Asked>,
+    ) -> (Option<Meaning>, Problems) {
         let Document { name, text } = document;
         let variables = self.variables.get();
         let (meaning, problems) = match Kind::of(name, text) {
             Ok(Kind::System) => match System::parse(name, text, &variables) {
-                Ok((system, problems)) => (Some(format!("ok, the system {}", system.name)), problems),
+                Ok((system, problems)) => (Some(format!("ok, the system {}", system.name).into()), problems),
                 Err(problems) => (None, problems),
             },
             Ok(Kind::GameDay) => match GameDay::parse(name, text, &variables) {
-                Ok((day, problems)) => (Some(format!("ok, the game day {}", day.name)), problems),
+                Ok((day, problems)) => (Some(format!("ok, the game day {}", day.name).into()), problems),
                 Err(problems) => (None, problems),
             },
             Err(problems) => (None, problems),
@@ -95,12 +123,43 @@ impl Check {
                     if let Some(why) = plan::too_low(&experiment) {
                         problems.warn("/phases/inject", why, Some("until then `run` refuses it".to_owned()));
                     }
-                    (Some(meaning(&experiment)), problems)
+                    let meaning = Meaning {
+                        text: meaning(&experiment),
+                        system: system.map(|system| explain::experiment(&experiment, system)),
+                        request: asked.map(|asked| explain::request(&experiment, system, asked)),
+                    };
+                    (Some(meaning), problems)
                 }
                 Err(problems) => (None, problems),
             },
         };
         (meaning.filter(|_| !problems.has_errors()), problems)
+    }
+}
+
+/// What a document means.
+struct Meaning {
+    text: String,
+    /// On a system.
+    system: Option<Explained>,
+    /// For one request.
+    request: Option<Explained>,
+}
+
+impl From<String> for Meaning {
+    fn from(text: String) -> Self {
+        Self { text, system: None, request: None }
+    }
+}
+
+impl Meaning {
+    fn lines(&self) -> String {
+        let mut lines = vec![self.text.clone()];
+        for explained in [&self.system, &self.request].into_iter().flatten() {
+            lines.push(String::new());
+            lines.extend(explained.lines());
+        }
+        lines.join("\n")
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::exit::Exit;
 use super::{Output, print, system};
-use crate::ledger::{FailureRow, RunRow};
+use crate::ledger::{FailureRow, RunRow, RunState};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -82,9 +82,11 @@ impl Log {
 }
 
 fn run_line(run: &RunRow) -> String {
-    let how = run.ending.map_or_else(|| run.state.word().to_owned(), |ending| ending.word().to_owned());
+    let state = if run.by_hand && run.state == RunState::Closed { "explored" } else { run.state.word() };
+    let how = run.ending.map_or(state, |ending| ending.word());
     let failure = run.failure.as_deref().map(|failure| format!("  {failure}")).unwrap_or_default();
-    format!("{}  {:<12}  {}{failure}", run.id, how, run.title)
+    let seen = run.seen.as_deref().filter(|_| run.by_hand).map(|seen| format!(": {seen}")).unwrap_or_default();
+    format!("{}  {:<12}  {}{seen}{failure}", run.id, how, run.title)
 }
 
 fn failure_line(failure: &FailureRow) -> String {

@@ -4,9 +4,12 @@ mod check;
 mod demo;
 mod documents;
 mod exit;
+mod explain;
 mod halt;
+mod inject;
 mod log;
 mod next;
+mod rehearse;
 mod remote;
 mod report;
 mod run;
@@ -102,11 +105,13 @@ pub enum LogFormat {
 enum Verb {
     Demo(demo::Demo),
     Check(check::Check),
+    Rehearse(rehearse::Rehearse),
     Run(run::Run),
     Serve(serve::Serve),
     Status(status::Show),
     Halt(halt::Halt),
     Resume(halt::Resume),
+    Inject(inject::Inject),
     Report(report::Show),
     Log(log::Log),
     Schema(schema::Schema),
@@ -157,6 +162,8 @@ fn run(cli: Cli) -> anyhow::Result<Exit> {
         match cli.verb {
             Verb::Demo(verb) => verb.run(output).await,
             Verb::Run(verb) => verb.run(output).await,
+            Verb::Rehearse(verb) => verb.run(output).await,
+            Verb::Inject(verb) => verb.run(output).await,
             Verb::Serve(verb) => verb.run().await,
             Verb::Status(verb) => verb.run(output).await,
             Verb::Halt(verb) => verb.run().await,

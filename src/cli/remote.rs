@@ -121,24 +121,22 @@ pub(super) async fn run(
         if status != StatusCode::ACCEPTED {
             let why = answer["error"].as_str().unwrap_or("no reason was given").to_owned();
             anstream::eprintln!("refused: {}: {why}", planned.experiment.name);
-            exits.push(match status {
-                StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
-                StatusCode::CONFLICT => Exit::Invalid,
-                _ => Exit::Failed,
-            });
+            exits.push(refused(status));
             continue;
         }
         let run = answer["run"].as_str().context("the proxy named no run")?.to_owned();
-        let exit = match attend(remote, &run, place, &mut signals).await? {
-            Over::Report(mut report) => {
+        let over = attend(remote, &run, &mut Screen::new(place), &mut signals).await?;
+        let exit = match over {
+            Ok(over) => {
+                let mut report: Report = serde_json::from_value(over["report"].clone())?;
                 let folder = save(&mut report, asked.reports, Door::On(&remote.base))?;
                 tell(&report, place, &folder, asked.output);
                 let fail_on = asked.fail_on.or(planned.experiment.fail_on.as_deref());
                 let exit = Exit::of_report(&report, fail_on);
-                reports.push(*report);
+                reports.push(report);
                 exit
             }
-            Over::Refused(why, exit) => {
+            Err((why, exit)) => {
                 anstream::eprintln!("refused: {}: {why}", planned.experiment.name);
                 exit
             }
@@ -152,15 +150,23 @@ pub(super) async fn run(
     Ok((exits, reports))
 }
 
-/// How a run came to its end.
-enum Over {
-    Report(Box<Report>),
-    Refused(String, Exit),
+/// What a request that was not taken exits with.
+pub(super) fn refused(status: StatusCode) -> Exit {
+    match status {
+        StatusCode::UNPROCESSABLE_ENTITY => Exit::Usage,
+        StatusCode::CONFLICT => Exit::Invalid,
+        _ => Exit::Failed,
+    }
 }
 
-/// Keeps a run alive, shows it, and halts it when this command is told to end.
-async fn attend(remote: &Remote, run: &str, place: Place, signals: &mut Signals) -> anyhow::Result<Over> {
-    let mut screen = Screen::new(place);
+/// Keeps a run alive, shows it, and halts it when this command is told to end. What the proxy says when it is over, or why
+/// it was refused.
+pub(super) async fn attend(
+    remote: &Remote,
+    run: &str,
+    screen: &mut Screen,
+    signals: &mut Signals,
+) -> anyhow::Result<Result<Value, (String, Exit)>> {
     loop {
         let (status, answer) = remote.call(Method::GET, &format!("/runs/{run}"), String::new()).await?;
         if status != StatusCode::OK {
@@ -172,10 +178,10 @@ async fn attend(remote: &Remote, run: &str, place: Place, signals: &mut Signals)
                 Some("internal") => Exit::Failed,
                 _ => Exit::Invalid,
             };
-            return Ok(Over::Refused(why.to_owned(), exit));
+            return Ok(Err((why.to_owned(), exit)));
         }
-        if let Ok(report) = serde_json::from_value::<Report>(answer["report"].clone()) {
-            return Ok(Over::Report(Box::new(report)));
+        if ["report", "exploration", "rehearsal"].iter().any(|over| answer[*over].is_object()) {
+            return Ok(Ok(answer));
         }
         screen.show(&heard(&answer["progress"]));
         tokio::select! {
@@ -201,13 +207,16 @@ fn heard(shown: &Value) -> Progress {
         elapsed: time("elapsed"),
         planned: time("planned"),
         indicators,
+        faulted: shown["faulted"].as_u64().unwrap_or_default(),
+        spared: shown["spared"].as_u64().unwrap_or_default(),
+        held: shown["held"].as_u64().unwrap_or_default(),
         broken_after: shown["broken_after"].as_f64().map(|_| time("broken_after")),
         ..Progress::default()
     }
 }
 
 /// Signals that ask for the end. Listened to all the while, so that none is lost between two looks.
-struct Signals {
+pub(super) struct Signals {
     interrupt: Signal,
     terminate: Signal,
     /// The first that came.
@@ -215,9 +224,14 @@ struct Signals {
 }
 
 impl Signals {
-    fn listen() -> std::io::Result<Self> {
+    pub(super) fn listen() -> std::io::Result<Self> {
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         Ok(Self { interrupt, terminate, first: None })
+    }
+
+    /// The first signal that came.
+    pub(super) fn first(&self) -> Option<i32> {
+        self.first
     }
 
     async fn next(&mut self) {

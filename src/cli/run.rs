@@ -8,7 +8,7 @@ use serde_json::json;
 use super::documents::{self, Variables};
 use super::exit::{Exit, Usage};
 use super::next::Door;
-use super::show::{Place, follow, summary};
+use super::show::{Place, Screen, follow, summary};
 use super::{Output, print, remote, signals, system};
 use crate::app::App;
 use crate::config::schema::Kind;
@@ -220,7 +220,7 @@ pub(super) async fn conduct(
 ) -> anyhow::Result<Report> {
     known_before(app, &order.experiment);
     let started = app.control.start(order, false)?;
-    follow(started.progress, place).await;
+    follow(started.progress, Screen::new(place)).await;
     let mut report = started.result.await??;
     let folder = save(&mut report, &app.reports, door)?;
     tell(&report, place, &folder, output);

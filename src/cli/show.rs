@@ -25,14 +25,16 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// Of one that is alone.
+    pub(super) const ALONE: Self = Self { number: 1, of: 1 };
+
     fn text(self) -> String {
         if self.of == 1 { String::new() } else { format!("{}/{}  ", self.number, self.of) }
     }
 }
 
 /// Shows a run until it is over.
-pub(super) async fn follow(mut progress: watch::Receiver<Progress>, place: Place) {
-    let mut screen = Screen::new(place);
+pub(super) async fn follow(mut progress: watch::Receiver<Progress>, mut screen: Screen) {
     while progress.changed().await.is_ok() {
         let now = progress.borrow_and_update().clone();
         screen.show(&now);
@@ -45,24 +47,39 @@ pub(super) async fn follow(mut progress: watch::Receiver<Progress>, place: Place
 /// Where a run under way is shown: one line that is drawn again on a terminal, and now and then a line elsewhere.
 pub(super) struct Screen {
     place: Place,
+    style: Style,
     bar: Option<ProgressBar>,
     phase: &'static str,
     next: Duration,
 }
 
+/// How something under way is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Style {
+    /// One line that is drawn again and again.
+    pub(super) live: fn(&Progress) -> String,
+    /// A line that stays.
+    pub(super) plain: fn(&Progress) -> String,
+}
+
 impl Screen {
+    /// For a run.
     pub(super) fn new(place: Place) -> Self {
+        Self::with(place, Style { live, plain })
+    }
+
+    pub(super) fn with(place: Place, style: Style) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr_with_hz(8));
             bar.with_style(ProgressStyle::with_template("{msg}").expect("the template is sound"))
         });
-        Self { place, bar, phase: "", next: Duration::ZERO }
+        Self { place, style, bar, phase: "", next: Duration::ZERO }
     }
 
     pub(super) fn show(&mut self, now: &Progress) {
         match &self.bar {
             Some(bar) if now.phase == "over" => bar.finish_and_clear(),
-            Some(bar) => bar.set_message(format!("{}{}", self.place.text(), live(now))),
+            Some(bar) => bar.set_message(format!("{}{}", self.place.text(), (self.style.live)(now))),
             None => {
                 if let Some(line) = self.line(now) {
                     anstream::eprintln!("{}{line}", self.place.text());
@@ -82,7 +99,7 @@ impl Screen {
             self.next = Duration::ZERO;
         }
         self.next += EVERY;
-        Some(plain(now))
+        Some((self.style.plain)(now))
     }
 }
 
@@ -136,7 +153,7 @@ fn figures(now: &Progress) -> String {
     told.collect()
 }
 
-fn bar(elapsed: Duration, planned: Duration) -> String {
+pub(super) fn bar(elapsed: Duration, planned: Duration) -> String {
     let part = (elapsed.as_secs_f64() / planned.as_secs_f64().max(0.001)).min(1.0);
     let full = (part * 8.0) as usize;
     format!("{}{}", "█".repeat(full), "░".repeat(8 - full))

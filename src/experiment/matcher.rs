@@ -54,6 +54,11 @@ impl Match {
         }
     }
 
+    /// The first condition that does not hold for this request, in words; nothing where it is meant.
+    pub fn why_not<B>(&self, request: &Request<B>, caller: Option<IpAddr>) -> Option<String> {
+        self.0.as_ref()?.why_not(request, caller)
+    }
+
     /// The conditions in words, for reports and errors: patterns, never a request's own values.
     pub fn describe(&self) -> String {
         match &self.0 {
@@ -96,6 +101,54 @@ impl Conditions {
             && self.baggage.iter().all(|(name, globs)| member(headers, name, globs))
             && one_of(&self.any, |conditions| conditions.allow(request, caller))
             && !self.not.iter().any(|conditions| conditions.allow(request, caller))
+    }
+
+    /// The first of these that does not hold. Each stands alone here, so that it can be asked for itself.
+    fn why_not<B>(&self, request: &Request<B>, caller: Option<IpAddr>) -> Option<String> {
+        if self.allow(request, caller) {
+            return None;
+        }
+        let alone = self.each().into_iter().find(|alone| !alone.allow(request, caller))?;
+        let (path, wanted) = (request.uri().path(), alone.describe());
+        Some(if !alone.methods.is_empty() {
+            format!("the method {} is not {wanted}", request.method())
+        } else if !alone.paths.is_empty() {
+            format!("the path {path} is not {}", wanted.trim_start_matches("path "))
+        } else if !alone.grpc.is_empty() || alone.path_regex.is_some() {
+            format!("the path {path} does not fit {wanted}")
+        } else if !alone.callers.is_empty() {
+            let caller = caller.map_or_else(|| "unknown".to_owned(), |caller| caller.to_string());
+            format!("the caller {caller} is not the {wanted}")
+        } else if !alone.not.is_empty() {
+            format!("it is one of those that are left out: {wanted}")
+        } else if !alone.any.is_empty() {
+            format!("it is none of {wanted}")
+        } else {
+            format!("it is without {wanted}")
+        })
+    }
+
+    /// The same conditions one by one, in the order in which they are asked.
+    fn each(&self) -> Vec<Self> {
+        let mut each = Vec::new();
+        let mut add = |alone: Self| {
+            if !alone.is_empty() {
+                each.push(alone);
+            }
+        };
+        add(Self { methods: self.methods.clone(), ..Self::default() });
+        add(Self { paths: self.paths.clone(), ..Self::default() });
+        add(Self { grpc: self.grpc.clone(), ..Self::default() });
+        add(Self { hosts: self.hosts.clone(), ..Self::default() });
+        add(Self { callers: self.callers.clone(), ..Self::default() });
+        add(Self { path_regex: self.path_regex.clone(), ..Self::default() });
+        self.headers.iter().for_each(|one| add(Self { headers: vec![one.clone()], ..Self::default() }));
+        self.query.iter().for_each(|one| add(Self { query: vec![one.clone()], ..Self::default() }));
+        self.cookies.iter().for_each(|one| add(Self { cookies: vec![one.clone()], ..Self::default() }));
+        self.baggage.iter().for_each(|one| add(Self { baggage: vec![one.clone()], ..Self::default() }));
+        add(Self { any: self.any.clone(), ..Self::default() });
+        self.not.iter().for_each(|one| add(Self { not: vec![one.clone()], ..Self::default() }));
+        each
     }
 
     fn describe(&self) -> String {
@@ -296,6 +349,34 @@ mod tests {
         ] {
             let matched = compiled(conditions).matches(&request(line, headers), caller);
             assert_eq!(matched, expected, "{conditions} on {line} {headers:?} {caller:?}");
+            let why = compiled(conditions).why_not(&request(line, headers), caller);
+            assert_eq!(why.is_none(), expected, "{conditions} on {line}: {why:?}");
+        }
+    }
+
+    #[test]
+    fn the_condition_that_does_not_hold_is_told_without_credentials() {
+        let why = |conditions: &str, line: &str, headers: &[(&str, &str)]| {
+            let caller = Some("127.0.0.1".parse().expect("an address"));
+            compiled(conditions).why_not(&request(line, headers), caller).expect("it does not match")
+        };
+        for (conditions, line, headers, said) in [
+            ("{ method: [GET, HEAD], path: /a }", "POST /b", &[][..], "the method POST is not GET or HEAD"),
+            ("{ method: GET, path: [/a, /b/**] }", "GET /c?x=1", &[], "the path /c is not /a or /b/**"),
+            ("{ path_regex: '^/a$' }", "GET /b", &[], "the path /b does not fit path like ^/a$"),
+            ("{ caller: 10.0.0.0/8 }", "GET /", &[], "the caller 127.0.0.1 is not the caller in 10.0.0.0/8"),
+            ("{ header: { x-a: '1', x-b: '2' } }", "GET /", &[("x-a", "1")], "it is without header x-b 2"),
+            (
+                "{ header: { authorization: secret } }",
+                "GET /",
+                &[("authorization", "other")],
+                "it is without header authorization",
+            ),
+            ("{ cookie: { session: abc } }", "GET /", &[("cookie", "session=x")], "it is without cookie session"),
+            ("{ not: { path: /a } }", "GET /a", &[], "it is one of those that are left out: not (path /a)"),
+            ("{ any: [{ path: /a }, { host: b }] }", "GET /c", &[], "it is none of (path /a) or (host b)"),
+        ] {
+            assert_eq!(why(conditions, line, headers), said);
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! A document is read in two steps: [`draft`] is what was written, [`Experiment`] is what was meant.
 
+pub mod by_hand;
 pub mod check;
 mod check_faults;
 mod check_indicators;
@@ -19,6 +20,7 @@ pub mod written;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::by_hand::ByHand;
 pub use self::indicator::{Bounds, Count, Guard, Indicator, Measure, Of, Threshold, Until};
 pub use self::matcher::Match;
 pub use self::slice::{Arm, By, Carry, Slice};

@@ -11,13 +11,16 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::Progress;
+use super::explore::{Exploration, Explored};
 use super::preflight::{self, Refusal};
+use super::rehearse::Rehearsed;
 use super::run::{Lab, Order};
 use super::stop::Stop;
 use crate::experiment::limits::Limits;
 use crate::experiment::{Experiment, Length};
 use crate::ledger::halt::{HaltMark, HaltReason};
 use crate::report::{Report, words};
+use crate::units::Span;
 
 /// How often the mark beside the ledger is looked at: a halt from another process is obeyed within 100 ms.
 const LOOK: Duration = Duration::from_millis(40);
@@ -45,18 +48,29 @@ struct Run {
     stop: watch::Sender<Option<Stop>>,
     progress: watch::Receiver<Progress>,
     heartbeat: Option<Instant>,
-    result: Option<Result<Report, Refusal>>,
+    result: Option<Result<Over, Refusal>>,
+}
+
+/// What came of something that was started here.
+#[derive(Clone, Debug)]
+pub enum Over {
+    /// Of an experiment.
+    Run(Box<Report>),
+    /// Of a fault by hand.
+    Exploration(Box<Explored>),
+    /// Of everything but the fault.
+    Rehearsal(Box<Rehearsed>),
 }
 
 /// A run that has been started.
 #[derive(Debug)]
-pub struct Started {
+pub struct Started<T = Report> {
     /// Its id.
     pub run: String,
     /// What is shown of it.
     pub progress: watch::Receiver<Progress>,
     /// How it ended.
-    pub result: oneshot::Receiver<Result<Report, Refusal>>,
+    pub result: oneshot::Receiver<Result<T, Refusal>>,
 }
 
 /// What is known of a run.
@@ -65,7 +79,7 @@ pub struct Status {
     /// What is shown of it.
     pub progress: Progress,
     /// How it ended, if it has.
-    pub result: Option<Result<Report, Refusal>>,
+    pub result: Option<Result<Over, Refusal>>,
 }
 
 impl Control {
@@ -84,6 +98,40 @@ impl Control {
 
     /// Starts a run. With a lease, it goes on only while somebody says so.
     pub fn start(self: &Arc<Self>, order: Order, leased: bool) -> Result<Started, Refusal> {
+        let over = |report: &Report| Over::Run(Box::new(report.clone()));
+        let asked = order.clone();
+        let conduct = move |lab: Arc<Lab>, stop, shown| async move { lab.conduct(order, stop, &shown).await };
+        self.launch(&asked, leased, conduct, over)
+    }
+
+    /// Starts a fault by hand, under the same rules.
+    pub fn explore(self: &Arc<Self>, exploration: Exploration, leased: bool) -> Result<Started<Explored>, Refusal> {
+        let over = |explored: &Explored| Over::Exploration(Box::new(explored.clone()));
+        let asked = exploration.order.clone();
+        let explore = move |lab: Arc<Lab>, stop, shown| async move { lab.explore(exploration, stop, &shown).await };
+        self.launch(&asked, leased, explore, over)
+    }
+
+    /// Starts a rehearsal of so long, under the same rules.
+    pub fn rehearse(self: &Arc<Self>, order: Order, length: Span, leased: bool) -> Result<Started<Rehearsed>, Refusal> {
+        let over = |rehearsed: &Rehearsed| Over::Rehearsal(Box::new(rehearsed.clone()));
+        let asked = order.clone();
+        let rehearse = move |lab: Arc<Lab>, stop, shown| async move { lab.rehearse(order, length, stop, &shown).await };
+        self.launch(&asked, leased, rehearse, over)
+    }
+
+    /// Starts something that stands on an experiment's listeners, if it may begin.
+    fn launch<T, F>(
+        self: &Arc<Self>,
+        order: &Order,
+        leased: bool,
+        work: impl FnOnce(Arc<Lab>, watch::Receiver<Option<Stop>>, watch::Sender<Progress>) -> F,
+        over: fn(&T) -> Over,
+    ) -> Result<Started<T>, Refusal>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Refusal>> + Send + 'static,
+    {
         if let Some(reason) = self.halted() {
             return Err(Refusal::NotNow(format!(
                 "halted by {} at {}: nothing starts until `pratfall resume`",
@@ -124,22 +172,23 @@ impl Control {
             lab
         };
         let control = self.clone();
+        let id = order.run.clone();
+        let working = work(lab, stopped, shown);
         tokio::spawn(async move {
-            let id = order.run.clone();
-            let conducting = std::panic::AssertUnwindSafe(lab.conduct(order, stopped, &shown)).catch_unwind();
+            let conducting = std::panic::AssertUnwindSafe(working).catch_unwind();
             // The fault went with the run's own values while the panic unwound.
             let result = conducting.await.unwrap_or_else(|_| {
                 Err(Refusal::Internal(
                     "the run ended by a panic of ours; its faults are off, and its row stays open".into(),
                 ))
             });
-            control.over(&id, result.clone());
+            control.over(&id, result.as_ref().map(over).map_err(Clone::clone));
             let _ = tell.send(result); // whoever started it may have left
         });
         Ok(Started { run, progress, result })
     }
 
-    fn over(&self, id: &str, result: Result<Report, Refusal>) {
+    fn over(&self, id: &str, result: Result<Over, Refusal>) {
         let mut runs = self.runs();
         if let Some(run) = runs.get_mut(id) {
             run.result = Some(result);

@@ -5,15 +5,22 @@
 pub mod bound;
 pub mod control;
 pub mod evidence;
+pub mod explore;
+#[cfg(test)]
+mod explore_tests;
 mod findings;
 pub mod follow_up;
 mod gather;
 mod guard;
 pub mod judge;
+pub mod map;
 mod missing;
 pub mod plan;
 pub mod preflight;
 pub mod progress;
+pub mod rehearse;
+#[cfg(test)]
+mod rehearse_tests;
 pub mod run;
 #[cfg(test)]
 mod run_tests;
@@ -27,9 +34,11 @@ mod stop_tests;
 mod watch;
 mod write;
 
-pub use self::control::{Control, Started, Status};
+pub use self::control::{Control, Over, Started, Status};
+pub use self::explore::{Exploration, Explored};
 pub use self::judge::judge;
 pub use self::preflight::Refusal;
 pub use self::progress::Progress;
+pub use self::rehearse::Rehearsed;
 pub use self::run::{Lab, Order};
 pub use self::stop::Stop;

@@ -28,6 +28,8 @@ pub struct Progress {
     pub indicators: Vec<(String, Counted, Counted)>,
     /// Calls that met the fault.
     pub faulted: u64,
+    /// Calls that could have met it, and did not.
+    pub spared: u64,
     /// Treated units that came to harm.
     pub harmed: u64,
     /// Requests held at this moment.

@@ -65,7 +65,7 @@ impl Lab {
     ) -> Result<Report, Refusal> {
         let experiment = order.experiment.clone();
         let places = self.preflight(&order).await?;
-        let row = self.open(&order).await?;
+        let row = self.open(&order, false).await?;
         let started_at = clock::now();
 
         let (mut watch, slow) = self.watch(&order, places, stop, progress)?;
@@ -139,7 +139,7 @@ impl Lab {
     }
 
     /// Writes the run down, before the first fault.
-    async fn open(&self, order: &Order) -> Result<Option<OpenRun>, Refusal> {
+    pub(super) async fn open(&self, order: &Order, by_hand: bool) -> Result<Option<OpenRun>, Refusal> {
         let Some(ledger) = self.ledger.clone() else { return Ok(None) };
         let experiment = &order.experiment;
         let new = NewRun {
@@ -155,7 +155,8 @@ impl Lab {
             at: experiment.inject.at.clone(),
             follow_up_of: order.follow_up_of.clone(),
         };
-        let opened = tokio::task::spawn_blocking(move || ledger.open_run(&new)).await;
+        let open = move || if by_hand { ledger.open_exploration(&new) } else { ledger.open_run(&new) };
+        let opened = tokio::task::spawn_blocking(open).await;
         let failed = |why: String| Refusal::Internal(format!("the ledger takes no run, so none begins: {why}"));
         opened.map_err(|error| failed(error.to_string()))?.map(Some).map_err(|error| failed(error.to_string()))
     }
@@ -183,7 +184,7 @@ impl Lab {
         rows.into_iter().map(|row| format!("{}: {} ({})", row.id, row.title, row.state.word())).collect()
     }
 
-    fn watch<'p>(
+    pub(super) fn watch<'p>(
         &self,
         order: &Order,
         places: (usize, usize),
@@ -229,7 +230,7 @@ impl Lab {
         Ok((watch, indicators))
     }
 
-    fn load(&self, order: &Order, trial: &Arc<Trial>, slice_at: usize) -> Result<Option<Running>, Refusal> {
+    pub(super) fn load(&self, order: &Order, trial: &Arc<Trial>, slice_at: usize) -> Result<Option<Running>, Refusal> {
         let Some(traffic) = &order.experiment.traffic else { return Ok(None) };
         let (_, address) = self.proxy.find(&self.proxy.at(slice_at).name).expect("it was found before");
         let load = Load::new(traffic, address, address.to_string(), order.seed);
@@ -247,7 +248,7 @@ impl Lab {
 }
 
 /// Load of our own. Dropping it stops it.
-struct Running {
+pub(super) struct Running {
     stop: DropGuard,
     tally: Arc<LoadTally>,
 }

@@ -16,7 +16,7 @@ use super::stop::Stop;
 use super::{Progress, plan};
 use crate::experiment::Experiment;
 use crate::measure::block::{self, Pair, Undecided};
-use crate::measure::{Arm, Batch, Counts, Phase, PhaseMark, TICK, Tally};
+use crate::measure::{Arm, Batch, Counts, Note, Phase, PhaseMark, TICK, Tally};
 use crate::proxy::Trial;
 use crate::report::{Counted, Moment, words};
 
@@ -188,6 +188,16 @@ impl Watch<'_> {
             .then(|| Cut::NoTraffic(format!("no traffic: for {} s no request matched the slice", NO_TRAFFIC.as_secs())))
     }
 
+    /// Calls that could have met the fault and did not. Without indicators nobody is compared: who is not treated is spared.
+    pub(super) fn spared(&self) -> u64 {
+        let notes = Note::ALL.into_iter().filter(|note| note.spared().is_some());
+        let by_hand = self.experiment.steady_state.is_empty();
+        let of_hand =
+            || self.tally.sum(Phase::Inject)[Arm::Bystander as usize].arrived + self.tally.noted(Note::Protected);
+        let others = if by_hand { of_hand() } else { 0 };
+        notes.map(|note| self.tally.noted(note)).sum::<u64>() + others
+    }
+
     fn show(&self, mark: PhaseMark, planned: Duration) {
         let sums = self.tally.sum(mark.phase);
         let counted = |counts: &Counts, rule: usize| Counted { bad: counts.bad[rule], of: counts.decided[rule] };
@@ -203,7 +213,8 @@ impl Watch<'_> {
             elapsed: mark.since.elapsed(),
             planned,
             indicators: indicators.collect(),
-            faulted: self.tally.noted(crate::measure::Note::Faulted),
+            faulted: self.tally.noted(Note::Faulted),
+            spared: self.spared(),
             harmed: self.trial.harmed().spent(),
             held: self.trial.held(),
             broken_after: self.broken_after.iter().flatten().min().copied(),

@@ -18,6 +18,7 @@ use crate::clock;
 pub(super) mod kind {
     pub(in super::super) const RUN_OPENED: &str = "run_opened";
     pub(in super::super) const RUN_CLOSED: &str = "run_closed";
+    pub(in super::super) const EXPLORATION_CLOSED: &str = "exploration_closed";
     pub(in super::super) const RUN_INTERRUPTED: &str = "run_interrupted";
     pub(in super::super) const FAILURE_OPENED: &str = "failure_opened";
     pub(in super::super) const FAILURE_SEEN: &str = "failure_seen";
@@ -28,14 +29,15 @@ pub(super) mod kind {
     /// Whether a kind is one of ours.
     pub(in super::super) fn is_ours(kind: &str) -> bool {
         [RUN_OPENED, RUN_CLOSED, RUN_INTERRUPTED, FAILURE_OPENED].contains(&kind)
-            || [FAILURE_SEEN, FAILURE_MOVED, FAILURE_VERIFIED, REDACTED].contains(&kind)
+            || [FAILURE_SEEN, FAILURE_MOVED, FAILURE_VERIFIED, REDACTED, EXPLORATION_CLOSED].contains(&kind)
     }
 
     /// What stays of an event's content when it is redacted: the facts that the tables need, none of the words.
     pub(in super::super) fn kept(kind: &str) -> &'static [&'static str] {
         match kind {
-            RUN_OPENED => &["experiment", "seed", "started_at", "fault_kinds", "at", "follow_up_of"],
+            RUN_OPENED => &["experiment", "seed", "started_at", "fault_kinds", "at", "follow_up_of", "by_hand"],
             RUN_CLOSED => &["ending", "ended_at", "class", "score"],
+            EXPLORATION_CLOSED => &["ended_at"],
             FAILURE_OPENED => {
                 &["fingerprint", "experiment", "fault", "at", "indicator", "class", "run", "review_due", "decision_due"]
             }

@@ -72,6 +72,15 @@ pub struct Closed {
 impl Ledger {
     /// Writes down that a run begins. It is on the disk when this returns; only then may a fault be injected.
     pub fn open_run(&self, run: &NewRun) -> Result<OpenRun, LedgerError> {
+        self.open_row(run, false)
+    }
+
+    /// Writes down that a fault by hand begins, as [`Ledger::open_run`] does: there will be no verdict.
+    pub fn open_exploration(&self, run: &NewRun) -> Result<OpenRun, LedgerError> {
+        self.open_row(run, true)
+    }
+
+    fn open_row(&self, run: &NewRun, by_hand: bool) -> Result<OpenRun, LedgerError> {
         if !id::is_plain(&run.id) {
             let why = format!("`{}` is no id for a run: letters, digits and `-` are, up to 64 of them", run.id);
             return Err(LedgerError::Refused(why));
@@ -79,6 +88,9 @@ impl Ledger {
         let mut content = serde_json::to_value(run)?;
         let follow_up_of = run.follow_up_of.as_deref().map(failures::canonical);
         content["follow_up_of"] = json!(follow_up_of);
+        if by_hand {
+            content["by_hand"] = json!(true);
+        }
         // First the lock, then the row: nobody may ever see the row of a living run unlocked.
         let lock = OwnerLock::create(&self.locks, &run.id)?;
         let written = self.write(|tx| {
@@ -139,6 +151,16 @@ impl Ledger {
         })?;
         open.lock.remove();
         Ok(closed)
+    }
+
+    /// Writes down what came of a fault by hand: `ended_at`, `ended_by` and `seen`, and whatever else there is to keep.
+    pub fn close_exploration(&self, open: OpenRun, content: Value) -> Result<(), LedgerError> {
+        self.write(|tx| {
+            refuse_closed(&known(tx, &open.id)?)?;
+            events::record(tx, kind::EXPLORATION_CLOSED, &open.id, content).map(drop)
+        })?;
+        open.lock.remove();
+        Ok(())
     }
 
     /// Closes every open run whose owner is gone as interrupted, and says which they were.

@@ -53,6 +53,8 @@ pub struct RunRow {
     pub at: String,
     /// The failure it wanted to show gone.
     pub follow_up_of: Option<String>,
+    /// Whether it was a fault by hand, without a hypothesis.
+    pub by_hand: bool,
     /// Where it is in its life.
     pub state: RunState,
     /// When it began.
@@ -76,7 +78,8 @@ pub struct RunRow {
 }
 
 /// What [`row`] reads, from `runs`.
-pub(super) const COLUMNS: &str = "runs.*, (SELECT failure FROM occurrences WHERE run = runs.id) AS failure";
+pub(super) const COLUMNS: &str = "runs.*, (SELECT failure FROM occurrences WHERE run = runs.id) AS failure, \
+    (SELECT json_extract(content, '$.by_hand') IS 1 FROM events WHERE seq = runs.seq) AS by_hand";
 
 /// Reads a run from a row of [`COLUMNS`].
 pub(super) fn row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
@@ -90,6 +93,7 @@ pub(super) fn row(row: &Row<'_>) -> rusqlite::Result<RunRow> {
         fault_kinds: tables::json(row, "fault_kinds")?,
         at: row.get("inject_at")?,
         follow_up_of: row.get("follow_up_of")?,
+        by_hand: row.get("by_hand")?,
         state: tables::word(row, "state")?,
         started_at: tables::word(row, "started_at")?,
         ended_at: tables::maybe(row, "ended_at")?,
@@ -122,7 +126,9 @@ impl Ledger {
                 return Ok(run);
             }
             let mut query = connection.prepare_cached(&format!(
-                "SELECT {COLUMNS} FROM runs WHERE (?1 = 'latest' AND seq = (SELECT max(seq) FROM runs)) \
+                "SELECT {COLUMNS} FROM runs WHERE (?1 = 'latest' AND seq = (SELECT seq FROM runs WHERE \
+                 coalesce((SELECT json_extract(content, '$.by_hand') FROM events WHERE seq = runs.seq), 0) = 0 \
+                 ORDER BY seq DESC LIMIT 1)) \
                  OR (?1 <> '' AND substr(id, 1, length(?1)) = ?1) OR substr(id, -length(?1) - 1) = '-' || ?1 \
                  ORDER BY seq DESC LIMIT 6"
             ))?;
@@ -144,6 +150,7 @@ impl Ledger {
         let none = |why: String| LedgerError::NoReport { run: run.id.clone(), why };
         let Some(seq) = run.report_seq else {
             return Err(none(match run.state {
+                RunState::Closed if run.by_hand => "it was a fault by hand, without a verdict".to_owned(),
                 RunState::Interrupted => "its process was gone before it could write one".to_owned(),
                 RunState::Open | RunState::Closed => "it is still under way".to_owned(),
             }));

@@ -78,6 +78,12 @@ pub(super) fn apply(tx: &Transaction<'_>, event: &Event) -> Result<(), LedgerErr
                 params![text("/report/seen").unwrap_or_default(), findings(content), subject],
             )?;
         }
+        kind::EXPLORATION_CLOSED => {
+            let change = "UPDATE runs SET state = 'closed', ended_at = ?, ended_by = ?, seen = ? WHERE id = ?";
+            tx.execute(change, params![text("/ended_at"), text("/ended_by"), text("/seen"), subject])?;
+            let words = "UPDATE words SET seen = ? WHERE rowid = (SELECT seq FROM runs WHERE id = ?)";
+            tx.execute(words, params![text("/seen").unwrap_or_default(), subject])?;
+        }
         // A report may still follow: who was taken for dead knows better.
         kind::RUN_INTERRUPTED => {
             let change = "UPDATE runs SET state = 'interrupted', ended_at = ? WHERE id = ?";

@@ -9,6 +9,7 @@ pub mod block;
 pub mod operation;
 mod outcome;
 mod recorder;
+mod sighting;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::arm::Arm;
 pub use self::outcome::{Count, End, Outcome, Rule, Until};
 pub use self::recorder::{Arrival, Batch, Budget, Entry, Note, PhaseMark, Recorder, Unit};
+pub use self::sighting::{Carrier, Sighting};
 pub use self::tally::{Counts, Tally};
 
 /// The grain of time in which units are counted; blocks are made of whole ticks (decisions.md 2.2).

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::operation::Event;
 use super::tally::Counts;
-use super::{Arm, End, Outcome, Phase, Rule, TICK};
+use super::{Arm, End, Outcome, Phase, Rule, Sighting, TICK};
 
 /// What a worker saw since it last said so.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Arrivals and decisions by key, where the unit is somebody, not a request.
     pub entries: Vec<Entry>,
+    /// Where calls were seen, in a rehearsal.
+    pub sightings: Vec<Sighting>,
     /// How often each thing was noted.
     pub notes: [u64; Note::ALL.len()],
 }
@@ -44,6 +46,7 @@ impl Batch {
             latencies: Vec::new(),
             events: Vec::new(),
             entries: Vec::new(),
+            sightings: Vec::new(),
             notes: [0; Note::ALL.len()],
         }
     }
@@ -263,6 +266,11 @@ impl Recorder {
     /// Counts something.
     pub fn note(&self, note: Note) {
         self.open.borrow_mut().notes[note as usize] += 1;
+    }
+
+    /// Tells where a call was seen.
+    pub fn sight(&self, sighting: Sighting) {
+        self.open.borrow_mut().sightings.push(sighting);
     }
 
     /// Units that are not over yet.

@@ -6,7 +6,7 @@ use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
 use super::operation::Operations;
-use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase, TICK};
+use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase, Sighting, TICK, sighting};
 
 /// What was seen of one arm in one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -54,6 +54,8 @@ pub struct Tally {
     seen_until: Vec<Option<Instant>>,
     /// Treated operations.
     pub operations: Operations,
+    /// Where calls were seen, in a rehearsal.
+    pub sightings: Vec<Sighting>,
     notes: [u64; Note::ALL.len()],
 }
 
@@ -82,6 +84,7 @@ impl Tally {
             decisions: BTreeMap::new(),
             seen_until: vec![None; workers],
             operations: Operations::default(),
+            sightings: Vec::new(),
             notes: [0; Note::ALL.len()],
         }
     }
@@ -113,6 +116,8 @@ impl Tally {
         for event in batch.events {
             self.operations.hear(event);
         }
+        let room = sighting::MOST - self.sightings.len();
+        self.sightings.extend(batch.sightings.into_iter().take(room));
         if let Some(seen) = self.seen_until.get_mut(batch.worker) {
             *seen = Some(batch.until);
         }

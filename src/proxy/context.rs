@@ -3,8 +3,11 @@
 //! `baggage: pratfall=<token>.<t|c>.<op>` says which arm a request is in. It goes first, because the last member is
 //! the one that is lost when a service keeps only so many (decisions.md 3.1).
 
+use std::net::IpAddr;
+
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 
+use crate::experiment::By;
 use crate::measure::Arm;
 
 /// The field of the W3C baggage.
@@ -156,6 +159,18 @@ pub fn trace(headers: &HeaderMap) -> Option<&[u8]> {
     let b3 = || field("b3").and_then(|value| value.split(|byte| *byte == b'-').next()).filter(|id| id.len() >= 16);
     let other = |name| move || field(name).filter(says);
     traceparent.or_else(|| b3().filter(says)).or_else(other("x-b3-traceid")).or_else(other("x-request-id"))
+}
+
+/// What a request says of itself, by what is drawn; nothing where it says nothing, or stands for itself.
+pub fn key(by: &By, headers: &HeaderMap, caller: IpAddr) -> Option<Vec<u8>> {
+    let written = match by {
+        By::Request => None,
+        By::Trace => trace(headers).map(<[u8]>::to_vec),
+        By::ClientIp => Some(caller.to_string().into_bytes()),
+        By::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
+        By::Cookie(name) => cookie(headers, name).map(<[u8]>::to_vec),
+    };
+    written.filter(|key| !key.is_empty())
 }
 
 /// The value of a cookie.

@@ -21,6 +21,7 @@ mod peer;
 mod reload;
 mod route;
 mod serve;
+mod sight;
 mod site;
 mod tls;
 pub mod trial;

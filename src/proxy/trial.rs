@@ -23,11 +23,12 @@ use super::context::{self, Mark};
 use super::listen::Listener;
 use super::meet::{Attempts, meet};
 use super::observe;
+use super::sight::Sight;
 use super::wire::Socket;
 use super::worker::Worker;
 use crate::chance::Chance;
 use crate::experiment::limits::Limits;
-use crate::experiment::{By, Experiment, Measure, Slice};
+use crate::experiment::{By, Carry, Experiment, Measure, Slice};
 use crate::fault::Fault;
 use crate::measure::{Arm, Arrival, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule, Unit};
 use crate::service::{Body, Error};
@@ -57,6 +58,10 @@ pub struct Trial {
     /// What joins the attempts of an operation where slice and fault share a listener; else each request is one.
     joined: Option<By>,
     only_own: bool,
+    /// Whether the arm travels: without, nothing of ours goes to the upstream.
+    carries: bool,
+    /// Whether calls are looked for at every listener, as a rehearsal does.
+    everywhere: AtomicBool,
     epoch: Instant,
     treatment: AtomicU64,
     control: f64,
@@ -114,6 +119,8 @@ impl Trial {
             rules: terms.rules.into(),
             joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1),
             only_own: experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own && traffic.command.is_none()),
+            carries: experiment.slice.carry != Carry::None,
+            everywhere: AtomicBool::new(false),
             epoch: now,
             treatment: AtomicU64::new(treatment.first().map_or(0.0, |share| share.ratio()).to_bits()),
             control: control.ratio(),
@@ -138,6 +145,15 @@ impl Trial {
         let mark = PhaseMark { phase, since: Instant::now() };
         self.phase.store(Arc::new(mark));
         mark
+    }
+
+    /// Has calls looked for at every listener, as a rehearsal does.
+    pub fn look_everywhere(&self) {
+        self.everywhere.store(true, Ordering::Relaxed);
+    }
+
+    fn looks_everywhere(&self) -> bool {
+        self.everywhere.load(Ordering::Relaxed)
     }
 
     /// Changes the treatment's share: the next step of a ramp.
@@ -306,6 +322,7 @@ impl std::fmt::Debug for Here<'_> {
 pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Result<Response<Body>, Error> {
     let index = here.listener;
     let mark = context::read(request.headers());
+    let _seen = seen(here, mark, &request);
     if let Some(trial) = here.trials.iter().find(|trial| trial.slice_at == index) {
         return enter(here, trial, mark, request, next).await;
     }
@@ -316,6 +333,21 @@ pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Re
         context::strip(request.headers_mut());
     }
     next(request).await
+}
+
+/// Writes down that a call was here, where a rehearsal looks for it. Where the fault waits, others than those it is for are
+/// none of its business.
+fn seen(here: &Here<'_>, mark: Option<Mark>, request: &Request<Body>) -> Option<Sight> {
+    let index = here.listener;
+    let trial = here.trials.iter().find(|trial| trial.looks_everywhere() && trial.slice_at != index)?;
+    trial.guarded(|| {
+        let meant = trial.inject_at != index || trial.experiment.inject.matches.matches(request, Some(here.caller));
+        let op = match mark {
+            Some(Mark::Arm { token, op, .. }) if token == trial.token => Some(op),
+            _ => None,
+        };
+        meant.then(|| Sight::new(here, trial, op, request))
+    })
 }
 
 /// A request that takes part.
@@ -334,9 +366,13 @@ async fn enter(
     mut request: Request<Body>,
     next: Next,
 ) -> Result<Response<Body>, Error> {
-    context::strip(request.headers_mut());
+    // Who carries nothing may stand between the two listeners of another run.
+    if trial.carries || !here.config.trust_baggage || here.config.external {
+        context::strip(request.headers_mut());
+    }
     let Some(part) = trial.guarded(|| choose(here, trial, mark, &mut request)) else { return next(request).await };
     let Part { arm, op, recorder, unit } = part;
+    let _seen = trial.looks_everywhere().then(|| Sight::new(here, trial, Some(op), &request));
     let result = if trial.inject_at == trial.slice_at && arm != Arm::Bystander {
         meet(here, trial, &recorder, arm, op, request, next).await
     } else {
@@ -380,7 +416,7 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
                 | phase.phase as u128
         }
     };
-    if arm != Arm::Bystander && !here.config.external {
+    if arm != Arm::Bystander && trial.carries && !here.config.external {
         let mark = Mark::Arm { token: trial.token, arm, op };
         if !context::write(request.headers_mut(), &mark) {
             recorder.note(Note::NoRoom);
@@ -435,17 +471,13 @@ async fn arrive(
 
 /// What is drawn for a request. Own load always has a key: its index.
 fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
-    let headers = request.headers();
     let itself = || {
         let worker = here.worker.index as u64;
         own.unwrap_or_else(|| worker << 32 | u64::from(number)).to_be_bytes().to_vec()
     };
-    let written = match by {
-        By::Request => return Some(itself()),
-        By::Trace => return Some(context::trace(headers).map_or_else(itself, <[u8]>::to_vec)),
-        By::ClientIp => return Some(here.caller.to_string().into_bytes()),
-        By::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
-        By::Cookie(name) => context::cookie(headers, name).map(<[u8]>::to_vec),
-    };
-    written.filter(|key| !key.is_empty()).or_else(|| own.map(|index| index.to_be_bytes().to_vec()))
+    let written = context::key(by, request.headers(), here.caller);
+    match by {
+        By::Request | By::Trace => Some(written.unwrap_or_else(itself)),
+        _ => written.or_else(|| own.map(|index| index.to_be_bytes().to_vec())),
+    }
 }

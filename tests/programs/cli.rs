@@ -229,12 +229,53 @@ fn documents(folder: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
+fn check_explains_who_would_be_hit_and_one_request() {
+    let _turn = beside_others();
+    let chain = Chain::new(&format!("{ARMED}\n"));
+    chain.home.write(
+        "slow.yaml",
+        &experiment("slow", "faults: [{ latency: { delay: 1s } }]", "").replace("traffic:", "# traffic:"),
+    );
+    let check = |arguments: &[&str]| chain.home.pratfall(&[&["check", "slow.yaml"], arguments].concat());
+    assert!(!check(&[]).exits(0).out.contains("listeners"), "without a system nothing is known of it");
+    let system = check(&["--config", "pratfall.yaml"]).exits(0);
+    let system = system.says("5 % of everybody's requests at front: path /hello").says("latency of 1 s");
+    system.says("the fault waits").says(&format!("127.0.0.1:{}", chain.inventory)).says("`serve` is armed for latency");
+
+    let ask = |request: &str, more: &[&str]| check(&[&["--request", request], more].concat());
+    ask("GET /other", &[]).exits(0).says("does not match: the path /other is not /hello");
+    ask("GET /hello", &["-H", "x-request-id: a", "--seed", "3"]).exits(0).says("under seed 3").says("arm ");
+    ask("GET /hello", &[]).exits(0).says("drawn anew for each request");
+    ask("GET hello", &[]).exits(2).says("'GET /checkout/7'");
+    ask("GET /hello", &["-H", "nothing"]).exits(2).says("name: value");
+    check(&["--seed", "3"]).exits(2).says("--request");
+    let json = ask("GET /hello", &["--config", "pratfall.yaml", "--output", "json"]).exits(0).out;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json[0]["request"][0]["label"], "request");
+    assert!(json[0]["explained"].as_array().is_some_and(|lines| lines.len() > 6), "{json}");
+}
+
+#[test]
 fn the_help_of_every_verb_teaches() {
     let _turn = beside_others();
     let home = Home::new();
     let first = home.pratfall(&["--help"]).exits(0).out;
-    let verbs =
-        ["demo", "check", "run", "serve", "status", "halt", "resume", "report", "log", "schema", "completions", "man"];
+    let verbs = [
+        "demo",
+        "check",
+        "rehearse",
+        "run",
+        "serve",
+        "status",
+        "halt",
+        "resume",
+        "inject",
+        "report",
+        "log",
+        "schema",
+        "completions",
+        "man",
+    ];
     for verb in verbs {
         assert!(first.lines().any(|line| line.trim_start().starts_with(verb)), "{verb} is not in\n{first}");
         let help = home.pratfall(&[verb, "--help"]).exits(0).out;
@@ -257,7 +298,9 @@ fn the_help_of_every_verb_teaches() {
             }
         }
     }
-    for verb in ["demo", "check", "run", "serve", "status", "halt", "resume", "report", "log", "schema"] {
+    for verb in
+        ["demo", "check", "rehearse", "run", "serve", "status", "halt", "resume", "inject", "report", "log", "schema"]
+    {
         let help = home.pratfall(&[verb, "--help"]).exits(0).out;
         assert!(help.contains(&format!("  pratfall {verb}")), "an example of {verb} is not in\n{help}");
     }

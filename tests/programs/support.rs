@@ -284,9 +284,18 @@ impl Service {
 
     /// The stock service; it passes the context on, or its instrumentation is switched off.
     pub(crate) fn shop(variant: &str, dependency: u16, port: u16, carries: bool) -> Self {
+        Self::instrumented("shop.js", variant, Some(dependency), port, carries)
+    }
+
+    /// A stock service in the middle of a chain, or at its end.
+    pub(crate) fn relay(next: Option<u16>, port: u16, carries: bool) -> Self {
+        Self::instrumented("relay.js", "", next, port, carries)
+    }
+
+    fn instrumented(file: &str, variant: &str, dependency: Option<u16>, port: u16, carries: bool) -> Self {
         let environment = [
             ("VARIANT", variant),
-            ("DEPENDENCY_URL", &format!("http://127.0.0.1:{dependency}")),
+            ("DEPENDENCY_URL", &dependency.map(|port| format!("http://127.0.0.1:{port}")).unwrap_or_default()),
             ("PORT", &port.to_string()),
             ("OTEL_SDK_DISABLED", if carries { "false" } else { "true" }),
             ("OTEL_TRACES_EXPORTER", "none"),
@@ -294,8 +303,8 @@ impl Service {
             ("OTEL_LOGS_EXPORTER", "none"),
             ("OTEL_NODE_RESOURCE_DETECTORS", "none"),
         ];
-        let instrumented = ["--require", "@opentelemetry/auto-instrumentations-node/register", "shop.js"];
-        Self::node(&format!("shop ({variant})"), &instrumented, &environment)
+        let instrumented = ["--require", "@opentelemetry/auto-instrumentations-node/register", file];
+        Self::node(&format!("{file} ({variant})"), &instrumented, &environment)
     }
 }
 
