@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::bound::{Allowed, Bound, Levels, QUIET};
 use super::evidence::{Ended, Evidence, Reach, Seen};
 use super::missing::missing;
-use crate::experiment::{Ending, Experiment};
+use crate::experiment::{Carry, Ending, Experiment};
 use crate::measure::block::{self, Pair, Ticks, Undecided};
 use crate::report::{BoundVerdict, Counted, words};
 use crate::stats::interval::{mantel_haenszel, newcombe, wilson};
@@ -44,19 +44,25 @@ pub fn judge(experiment: &Experiment, evidence: &Evidence) -> Judgement {
     let spilled = |bound: &Bound| spilled(bound, &evidence.indicators[bound.indicator]);
     // Where nobody met a fault, nothing of it can have spilt.
     let spillover = bounds.iter().filter(|_| evidence.reach.faulted > 0).filter_map(spilled).collect();
-    let decided = decide(&bounds, &verdicts, evidence, levels);
+    let decided = decide(experiment, &bounds, &verdicts, evidence, levels);
     let missing = (decided.0 == Ending::Inconclusive).then(|| missing(&bounds, &verdicts, evidence, levels)).flatten();
     Judgement { ending: decided.0, reason: decided.1, missing, bounds: verdicts, spillover }
 }
 
-fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, levels: Levels) -> (Ending, String) {
+fn decide(
+    experiment: &Experiment,
+    bounds: &[Bound],
+    verdicts: &[BoundVerdict],
+    evidence: &Evidence,
+    levels: Levels,
+) -> (Ending, String) {
     if let Ended::Never(why) = &evidence.ended {
         return (Ending::Inconclusive, why.clone());
     }
     let reach = &evidence.reach;
     let finished = matches!(evidence.ended, Ended::Planned | Ended::Broken);
     if reach.faulted == 0 && (finished || reach.treated >= ENOUGH_FAULTED) {
-        return (Ending::Invalid, not_reached(reach));
+        return (Ending::Invalid, not_reached(&experiment.slice.carry, reach));
     }
     let invalid = match &evidence.ended {
         Ended::Invalid(why) => Some(why.clone()),
@@ -372,10 +378,16 @@ fn worse_than_before(now: Counted, before: Counted, margin: f64) -> bool {
 }
 
 /// Why the fault reached nobody.
-fn not_reached(reach: &Reach) -> String {
+fn not_reached(carry: &Carry, reach: &Reach) -> String {
     if reach.treated == 0 && reach.unkeyed > 0 {
         let unkeyed = reach.unkeyed;
         return format!("nobody could be treated: {unkeyed} requests matched, and none had the key that `by` asks for");
+    }
+    if reach.treated == 0 && reach.no_id > 0 {
+        let no_id = reach.no_id;
+        return format!(
+            "nobody could be treated: {no_id} requests matched, and none had an id that carries the arm (`carry: {carry}`)"
+        );
     }
     if reach.treated == 0 && reach.protected > 0 {
         return "nobody could be treated: all matching requests were on protected routes".into();
@@ -395,9 +407,21 @@ fn not_reached(reach: &Reach) -> String {
     if reach.carried > 0 {
         return "the fault was not applied: no call of the treatment came while it was on".into();
     }
-    if reach.uncarried > 0 {
+    if reach.ambiguous > 0 {
         return format!(
-            "context was not carried: {} calls came, and none carried the mark; the application does not pass W3C baggage on",
+            "context was not carried: the id of {} calls is that of requests in several arms (`carry: {carry}`); choose `by` that id",
+            reach.ambiguous
+        );
+    }
+    if reach.uncarried > 0 {
+        let what = match carry {
+            Carry::Baggage => "W3C baggage".to_owned(),
+            Carry::Header(name) => format!("`{name}`"),
+            Carry::Traceparent | Carry::B3 => format!("`{carry}`"),
+            Carry::Auto | Carry::None => "W3C baggage, and no trace or request id".to_owned(),
+        };
+        return format!(
+            "context was not carried: {} calls came, and none carried the mark; the application does not pass {what} on",
             reach.uncarried
         );
     }

@@ -32,11 +32,7 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
         }
     };
     let slice = &experiment.slice;
-    later(
-        !matches!(slice.carry, Carry::Auto | Carry::Baggage),
-        "`carry` other than `auto` or `baggage`",
-        "leave it out where the application passes W3C baggage on",
-    );
+    later(slice.carry == Carry::None, "`carry: none`", "leave it out where the application passes context on");
     later(experiment.search.is_some(), "`search`", "write one dose and run again with the next");
     let measures = experiment.steady_state.iter().map(|indicator| &indicator.measure);
     for measure in measures {
@@ -81,9 +77,10 @@ pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), 
         })
     };
     let places = (find(&experiment.slice.at)?, find(&experiment.inject.at)?);
-    if places.0 != places.1 && proxy.at(places.0).setup().config.external {
+    let baggage = experiment.slice.carry == Carry::Baggage;
+    if places.0 != places.1 && baggage && proxy.at(places.0).setup().config.external {
         return Err(Refusal::Document(format!(
-            "the upstream of `{}` is external: nothing of ours goes there, so no fault elsewhere can be reached from it",
+            "the upstream of `{}` is external: no baggage of ours goes there, so no fault elsewhere can be reached by it; `carry: auto` takes ids as well",
             experiment.slice.at
         )));
     }

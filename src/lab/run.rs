@@ -203,6 +203,7 @@ impl Lab {
             limits: self.limits.clone(),
             harmed: Budget::new(harmed, spent.clone()),
             max_faulted,
+            patience: self.proxy.at(places.0).setup().config.timeouts.response.get(),
             places,
         };
         let (trial, batches) = Trial::new(experiment.clone(), terms);

@@ -40,6 +40,8 @@ pub(super) fn reach(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &mut
         exposed: tally.operations.exposed().count() as u64,
         unkeyed: tally.noted(Note::Unkeyed),
         protected: tally.noted(Note::Protected),
+        ambiguous: tally.noted(Note::Ambiguous),
+        no_id: tally.noted(Note::NoId),
     };
 }
 
@@ -192,6 +194,7 @@ fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fideli
     let inject = tally.sum(Phase::Inject);
     let matching: u64 = inject.iter().map(|counts| counts.arrived).sum();
     let shares = &experiment.slice.treatment;
+    let carriers = Note::ALL.iter().filter_map(|note| Some((note.carrier()?.to_owned(), tally.noted(*note))));
     let spared = Note::ALL.iter().filter_map(|note| Some((note.spared()?.to_owned(), tally.noted(*note))));
     let operations = &tally.operations;
     let at = |values: &[f64], quantile| findings::quantile(values, quantile).unwrap_or_default();
@@ -210,6 +213,9 @@ fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fideli
         no_room: tally.noted(Note::NoRoom),
         carried: [tally.noted(Note::CarriedTreatment), tally.noted(Note::CarriedControl)],
         uncarried: tally.noted(Note::Uncarried),
+        carried_by: carriers.filter(|(_, count)| *count > 0).collect(),
+        ambiguous: evidence.reach.ambiguous,
+        no_id: evidence.reach.no_id,
         eligible: evidence.reach.eligible,
         faulted: evidence.reach.faulted,
         exposed_units: evidence.reach.exposed,

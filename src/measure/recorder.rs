@@ -56,6 +56,8 @@ pub enum Note {
     Unkeyed,
     /// Its baggage had no room for our member.
     NoRoom,
+    /// It had none of the ids that carry the arm.
+    NoId,
     /// It matched the slice on a protected route.
     Protected,
     /// A call of the treatment arrived where the fault is.
@@ -64,6 +66,18 @@ pub enum Note {
     CarriedControl,
     /// A call without the run's mark arrived where the fault is.
     Uncarried,
+    /// Its arm was carried in the baggage.
+    ByBaggage,
+    /// Its arm was carried by the trace id of `traceparent`.
+    ByTraceparent,
+    /// Its arm was carried by the trace id of `b3`.
+    ByB3,
+    /// Its arm was carried by `x-request-id`.
+    ByRequestId,
+    /// Its arm was carried by the header that the experiment names.
+    ByHeader,
+    /// A call came with an id that requests of several arms have.
+    Ambiguous,
     /// A treated call matched while the fault was on.
     Eligible,
     /// A call met the fault.
@@ -86,13 +100,20 @@ pub enum Note {
 
 impl Note {
     /// All notes, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::Unkeyed,
         Self::NoRoom,
+        Self::NoId,
         Self::Protected,
         Self::CarriedTreatment,
         Self::CarriedControl,
         Self::Uncarried,
+        Self::ByBaggage,
+        Self::ByTraceparent,
+        Self::ByB3,
+        Self::ByRequestId,
+        Self::ByHeader,
+        Self::Ambiguous,
         Self::Eligible,
         Self::Faulted,
         Self::SparedEnded,
@@ -103,6 +124,18 @@ impl Note {
         Self::SparedLimit,
         Self::SparedBudget,
     ];
+
+    /// What carried the arm of a call, in the words of reports and metrics.
+    pub fn carrier(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ByBaggage => "baggage",
+            Self::ByTraceparent => "traceparent",
+            Self::ByB3 => "b3",
+            Self::ByRequestId => "x-request-id",
+            Self::ByHeader => "header",
+            _ => return None,
+        })
+    }
 
     /// Why a call was spared, in the words of reports and metrics.
     pub fn spared(self) -> Option<&'static str> {

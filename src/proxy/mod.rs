@@ -7,6 +7,7 @@ mod accept;
 mod access;
 mod again;
 mod answer;
+mod carry;
 pub mod check;
 pub mod config;
 mod connect;

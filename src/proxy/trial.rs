@@ -18,6 +18,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::carry::{self, Memory, Told};
 use super::config::ListenerConfig;
 use super::context::{self, Mark};
 use super::listen::Listener;
@@ -49,6 +50,8 @@ pub struct Trial {
     pub(super) inject_at: usize,
     pub(super) limits: Arc<Limits>,
     pub(super) attempts: Mutex<Attempts>,
+    /// Which ids were seen at the slice a moment ago.
+    pub(super) memory: Memory,
     /// Faults that may still be injected.
     pub(super) faults_left: AtomicU64,
     /// Requests held at this moment.
@@ -91,6 +94,8 @@ pub struct Terms {
     pub harmed: Budget,
     /// Faults that may be injected in all.
     pub max_faulted: Option<u64>,
+    /// How long a request may wait for its answer where the slice is chosen.
+    pub patience: Duration,
     /// The listeners where the slice is chosen and the fault waits.
     pub places: (usize, usize),
 }
@@ -109,6 +114,7 @@ impl Trial {
             inject_at: terms.places.1,
             limits: terms.limits,
             attempts: Mutex::default(),
+            memory: Memory::new(terms.patience),
             faults_left: AtomicU64::new(terms.max_faulted.unwrap_or(u64::MAX)),
             held: AtomicU64::new(0),
             rules: terms.rules.into(),
@@ -361,14 +367,14 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     }
     let number = here.worker.next_operation();
     let own_index = own.map(|(index, _)| index);
-    let Some(key) = key(&slice.by, here, request, own_index, number) else {
+    let Some(drawn) = key(&slice.by, here, request, own_index, number) else {
         recorder.note(Note::Unkeyed);
         return None;
     };
     let phase = **trial.phase.load();
-    let arm = trial.arm(&key);
-    let joined = trial.joined.as_ref().and_then(|by| self::key(by, here, request, own_index, number));
-    let key = trial.chance.bits("key", &key);
+    let arm = trial.arm(&drawn);
+    let joined = trial.joined.as_ref().and_then(|by| key(by, here, request, own_index, number));
+    let key = trial.chance.bits("key", &drawn);
     let op = match joined {
         // The same key again is another attempt of the same operation.
         Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase.phase as u128,
@@ -380,12 +386,9 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
                 | phase.phase as u128
         }
     };
-    if arm != Arm::Bystander && !here.config.external {
-        let mark = Mark::Arm { token: trial.token, arm, op };
-        if !context::write(request.headers_mut(), &mark) {
-            recorder.note(Note::NoRoom);
-            return None;
-        }
+    if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), &drawn, here.config.external) {
+        recorder.note(why);
+        return None;
     }
     let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
     let patience = here.config.timeouts.response.get();
@@ -417,12 +420,15 @@ async fn arrive(
     }
     let carried = trial.guarded(|| {
         let recorder = here.worker.recorder(trial);
-        match mark {
-            Some(Mark::Arm { token, arm, op }) if token == trial.token => {
+        match carry::receive(trial, request.headers(), mark) {
+            Told::By(carrier, arm, op) => {
+                recorder.note(carrier);
                 recorder.note(if arm == Arm::Treatment { Note::CarriedTreatment } else { Note::CarriedControl });
                 return Some((recorder, arm, op));
             }
-            _ if trial.experiment.inject.matches.matches(&request, Some(here.caller)) => recorder.note(Note::Uncarried),
+            told if trial.experiment.inject.matches.matches(&request, Some(here.caller)) => {
+                recorder.note(if told == Told::Ambiguous { Note::Ambiguous } else { Note::Uncarried });
+            }
             _ => {}
         }
         None

@@ -195,10 +195,22 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
             words::many(fidelity.carried[1], "call", "calls"),
         ),
     }];
+    if !fidelity.carried_by.is_empty() {
+        let by = |(carrier, calls): &(String, u64)| format!("{} ({})", line(carrier, NAME), words::count(*calls));
+        let text = fidelity.carried_by.iter().map(by).collect::<Vec<_>>().join(", ");
+        rest.push(Term { name: "Carried by", text });
+    }
     rest.push(Term {
         name: "Without the mark",
         text: format!("{} at the fault's listener", words::many(fidelity.uncarried, "call", "calls")),
     });
+    if fidelity.ambiguous > 0 {
+        let calls = words::many(fidelity.ambiguous, "call", "calls");
+        rest.push(Term {
+            name: "Of several arms",
+            text: format!("{calls} with an id that requests of several arms have"),
+        });
+    }
     let spared: Vec<_> = fidelity.spared.iter().map(|(reason, number)| spared(reason, *number)).collect();
     rest.push(Term {
         name: "Let through",
@@ -216,6 +228,10 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
             name: "Without a key",
             text: words::many(fidelity.unkeyed, "request in no arm", "requests in no arm"),
         });
+    }
+    if fidelity.no_id > 0 {
+        let text = words::many(fidelity.no_id, "request in no arm", "requests in no arm");
+        rest.push(Term { name: "Without an id", text });
     }
     if fidelity.no_room > 0 {
         let text = words::many(fidelity.no_room, "request in no arm", "requests in no arm");

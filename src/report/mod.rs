@@ -202,6 +202,15 @@ pub struct Fidelity {
     pub carried: [u64; 2],
     /// Calls at the fault's listener without the mark, while the run was live.
     pub uncarried: u64,
+    /// What carried the arm of those that are in `carried`, and how often: baggage, traceparent, b3, x-request-id, header.
+    #[serde(default)]
+    pub carried_by: Vec<(String, u64)>,
+    /// Calls with an id that requests of several arms have: whose they are nobody knows.
+    #[serde(default)]
+    pub ambiguous: u64,
+    /// Requests that matched and had none of the ids that carry the arm.
+    #[serde(default)]
+    pub no_id: u64,
     /// Treated calls that matched while the fault was on.
     pub eligible: u64,
     /// Calls that met the fault.

@@ -75,6 +75,7 @@ impl Stage {
             limits: Arc::new(limits()),
             harmed: Budget::new(u64::MAX, CancellationToken::new()),
             max_faulted: None,
+            patience: std::time::Duration::from_secs(30),
             places: (place(&experiment.slice.at), place(&experiment.inject.at)),
         };
         change(&mut terms);
