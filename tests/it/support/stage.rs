@@ -123,6 +123,11 @@ pub fn matching(path: &str) -> Match {
     read("latency: { delay: 1s }", &format!("{{ path: {path} }}")).slice.matches
 }
 
+/// Requests that a `match` means.
+pub fn meaning(conditions: &str) -> Match {
+    read("latency: { delay: 1s }", conditions).slice.matches
+}
+
 /// Requests of callers in a network.
 pub fn callers(network: &str) -> Match {
     read("latency: { delay: 1s }", &format!("{{ caller: {network} }}")).slice.matches
