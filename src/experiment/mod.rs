@@ -68,6 +68,13 @@ pub struct Experiment {
     pub document: String,
 }
 
+impl Experiment {
+    /// Whether inject is compared with baseline, because nothing carries the arm.
+    pub fn compares_phases(&self) -> bool {
+        self.slice.carry == Carry::None
+    }
+}
+
 /// What we believe, in words.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Hypothesis {

@@ -11,6 +11,9 @@ mod gather;
 mod guard;
 pub mod judge;
 mod missing;
+mod pairing;
+#[cfg(test)]
+mod phases_tests;
 pub mod plan;
 pub mod preflight;
 pub mod progress;

@@ -228,7 +228,7 @@ pub struct Arrival {
     pub patience: Duration,
     /// Who it is, as a hash.
     pub key: u64,
-    /// Which operation it is.
+    /// Which operation it is; zero where calls are not joined with their operations.
     pub op: u128,
 }
 
@@ -336,7 +336,7 @@ impl Recorder {
             let micros = u32::try_from(outcome.total.as_micros()).unwrap_or(u32::MAX);
             open.latencies.push((flying.phase, flying.arm, micros));
         }
-        if flying.arm == Arm::Treatment && flying.phase == Phase::Inject {
+        if flying.arm == Arm::Treatment && flying.phase == Phase::Inject && flying.op != 0 {
             let failed = outcome.end != End::Complete || outcome.status.is_none_or(|status| status >= 500);
             open.events.push(Event::Operation { op: flying.op, failed, end: outcome.end, total: outcome.total });
         }

@@ -9,6 +9,7 @@ mod again;
 mod answer;
 mod carry;
 pub mod check;
+mod compare;
 pub mod config;
 mod connect;
 pub mod context;

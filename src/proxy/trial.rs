@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::carry::{self, Memory, Told};
+use super::compare;
 use super::config::ListenerConfig;
 use super::context::{self, Mark};
 use super::listen::Listener;
@@ -58,12 +59,14 @@ pub struct Trial {
     pub(super) held: AtomicU64,
     rules: Arc<[Rule]>,
     /// What joins the attempts of an operation where slice and fault share a listener; else each request is one.
-    joined: Option<By>,
+    pub(super) joined: Option<By>,
     only_own: bool,
-    epoch: Instant,
+    /// Phases are compared, not arms.
+    phases: bool,
+    pub(super) epoch: Instant,
     treatment: AtomicU64,
     control: f64,
-    phase: ArcSwap<PhaseMark>,
+    pub(super) phase: ArcSwap<PhaseMark>,
     pub(super) injecting: ArcSwapOption<Injecting>,
     /// Something of ours panicked: from then on the run touches nobody.
     failed: AtomicBool,
@@ -105,7 +108,7 @@ impl Trial {
     pub fn new(experiment: Arc<Experiment>, terms: Terms) -> (Arc<Self>, UnboundedReceiver<Batch>) {
         let (feed, batches) = unbounded_channel();
         let Slice { treatment, control, .. } = &experiment.slice;
-        let now = Instant::now();
+        let (now, phases) = (Instant::now(), experiment.compares_phases());
         let trial = Self {
             chance: Chance::new(terms.seed, &experiment.name),
             token: rand::random(),
@@ -118,8 +121,9 @@ impl Trial {
             faults_left: AtomicU64::new(terms.max_faulted.unwrap_or(u64::MAX)),
             held: AtomicU64::new(0),
             rules: terms.rules.into(),
-            joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1),
+            joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1 || phases),
             only_own: experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own && traffic.command.is_none()),
+            phases,
             epoch: now,
             treatment: AtomicU64::new(treatment.first().map_or(0.0, |share| share.ratio()).to_bits()),
             control: control.ratio(),
@@ -182,7 +186,7 @@ impl Trial {
     }
 
     pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
-        let sticky = self.experiment.slice.by.is_sticky();
+        let sticky = self.experiment.slice.by.is_sticky() && !self.phases;
         let indicators = self.experiment.steady_state.len();
         Recorder::new(worker, self.rules.clone(), indicators, sticky, self.harmed.clone(), self.feed.clone())
     }
@@ -193,7 +197,7 @@ impl Trial {
         Held(self.clone())
     }
 
-    fn arm(&self, key: &[u8]) -> Arm {
+    pub(super) fn arm(&self, key: &[u8]) -> Arm {
         let treatment = f64::from_bits(self.treatment.load(Ordering::Relaxed));
         Arm::of(self.chance.draw("arm", key), treatment, self.control)
     }
@@ -325,11 +329,11 @@ pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Re
 }
 
 /// A request that takes part.
-struct Part {
-    arm: Arm,
-    op: u128,
-    recorder: Rc<Recorder>,
-    unit: Unit,
+pub(super) struct Part {
+    pub(super) arm: Arm,
+    pub(super) op: u128,
+    pub(super) recorder: Rc<Recorder>,
+    pub(super) unit: Unit,
 }
 
 /// At the slice: chooses the arm, marks the request, and watches what becomes of it.
@@ -357,7 +361,13 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
         Some(Mark::Own { token, index, intended }) if token == trial.token => Some((index, intended)),
         _ => None,
     };
-    if (trial.only_own && own.is_none()) || !slice.matches.matches(request, Some(here.caller)) {
+    if trial.only_own && own.is_none() {
+        return None;
+    }
+    if trial.phases {
+        return compare::measured(here, trial, own.map(|(_, intended)| Duration::from_micros(intended)));
+    }
+    if !slice.matches.matches(request, Some(here.caller)) {
         return None;
     }
     let recorder = here.worker.recorder(trial);
@@ -375,17 +385,7 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     let arm = trial.arm(&drawn);
     let joined = trial.joined.as_ref().and_then(|by| key(by, here, request, own_index, number));
     let key = trial.chance.bits("key", &drawn);
-    let op = match joined {
-        // The same key again is another attempt of the same operation.
-        Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase.phase as u128,
-        // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two are one.
-        None => {
-            u128::from(key) << 64
-                | (here.worker.index as u128 & 0xff) << 40
-                | u128::from(number) << 8
-                | phase.phase as u128
-        }
-    };
+    let op = self::number(here, trial, key, joined, number, phase.phase);
     if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), &drawn, here.config.external) {
         recorder.note(why);
         return None;
@@ -394,6 +394,25 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     let patience = here.config.timeouts.response.get();
     let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
     Some(Part { arm, op, recorder, unit })
+}
+
+/// The number of an operation, by the hash of its key and by what joins it with others.
+pub(super) fn number(
+    here: &Here<'_>,
+    trial: &Trial,
+    key: u64,
+    joined: Option<Vec<u8>>,
+    number: u32,
+    phase: Phase,
+) -> u128 {
+    match joined {
+        // The same key again is another attempt of the same operation.
+        Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase as u128,
+        // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two are one.
+        None => {
+            u128::from(key) << 64 | (here.worker.index as u128 & 0xff) << 40 | u128::from(number) << 8 | phase as u128
+        }
+    }
 }
 
 /// What joins the attempts of an operation: what the experiment says, else the slice's key. Somebody's key (a user, an
@@ -419,6 +438,9 @@ async fn arrive(
         context::strip(request.headers_mut());
     }
     let carried = trial.guarded(|| {
+        if trial.phases {
+            return compare::drawn(here, trial, &request);
+        }
         let recorder = here.worker.recorder(trial);
         match carry::receive(trial, request.headers(), mark) {
             Told::By(carrier, arm, op) => {
@@ -440,7 +462,7 @@ async fn arrive(
 }
 
 /// What is drawn for a request. Own load always has a key: its index.
-fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
+pub(super) fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
     let headers = request.headers();
     let itself = || {
         let worker = here.worker.index as u64;

@@ -192,6 +192,9 @@ pub struct Fidelity {
     pub treatment_asked: f64,
     /// See above.
     pub treatment_applied: f64,
+    /// Phases were compared, not arms: the share is that of the calls that were drawn, and baseline is in control's place.
+    #[serde(default)]
+    pub phases_compared: bool,
     /// Matching requests per arm at the slice, all phases: treatment, control, bystander.
     pub enrolled: [u64; 3],
     /// Requests that matched and had no key to draw by.
@@ -331,7 +334,8 @@ pub struct Finding {
 impl Finding {
     /// Whether it may say why something broke; others speak of the run itself, or of the ledger.
     pub fn is_cause(&self) -> bool {
-        !["baseline_short", "failure_open", "failure_closed", "partial_exposure"].contains(&&*self.kind)
+        !["baseline_short", "phases_compared", "failure_open", "failure_closed", "partial_exposure"]
+            .contains(&&*self.kind)
     }
 }
 

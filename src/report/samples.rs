@@ -424,6 +424,7 @@ fn measure(report: &mut Report, inject: usize, during: &[(f64, f64)], delay: f64
         carried: [enrolled[0], enrolled[1]],
         uncarried: 14,
         carried_by: Vec::new(),
+        phases_compared: false,
         ambiguous: 0,
         no_id: 0,
         eligible: faulted + 1,

@@ -427,3 +427,44 @@ async fn metadata_of_grpc_over_http2_carry_the_arm_as_fields_do() {
     let answer = stage.h2("inventory").await.send(call("/shop.Ranker/Rank")).await.expect("an answer");
     assert_eq!(answer.status(), 503);
 }
+
+#[tokio::test]
+async fn where_nothing_is_carried_calls_are_drawn_at_the_fault_and_everybody_is_measured_elsewhere() {
+    use crate::support::stage::matching;
+    use pratfall::measure::Phase;
+    let street = Street::start(|_| {}).await;
+    let mut experiment = experiment("error: { status: 503 }");
+    experiment.slice.carry = pratfall::experiment::Carry::None;
+    experiment.slice.by = "request".parse().expect("a key");
+    experiment.slice.at = "inventory".to_owned();
+    experiment.slice.matches = matching("/stock/**");
+    let places = (street.stage.proxy.find("front").unwrap().0, street.stage.proxy.find("inventory").unwrap().0);
+    let mut run = street.stage.enroll_with(experiment, |terms| terms.places = places);
+    let mut call = street.stage.call("inventory").await;
+    for target in ["/stock/1"; 10] {
+        assert_eq!(call.ask(get(target, "")).await.status(), 200, "that was baseline");
+    }
+    let _injection = run.inject();
+    let mut front = street.stage.front().await;
+    for n in 0..20 {
+        let sent = get("/", &format!("baggage: a=1\r\nx-n: {n}\r\n"));
+        assert_eq!(front.ask(&sent).await.status(), 200, "nobody meets a fault here");
+        assert_eq!(String::from_utf8_lossy(&street.front.last().head), String::from_utf8_lossy(&sent), "as it came");
+    }
+    let mut met = 0;
+    for _ in 0..80 {
+        met += u64::from(call.ask(get("/stock/1", "")).await.status() == 503);
+        assert_eq!(call.ask(get("/other", "")).await.status(), 200, "another call");
+    }
+    // Five standard errors of a binomial with n = 80.
+    assert!(met.abs_diff(40) <= 22, "{met}");
+    let notes = [Note::CarriedTreatment, Note::CarriedControl, Note::Eligible, Note::Faulted, Note::Uncarried];
+    let tally = run.tally("all are counted", |tally| {
+        let counts = tally.sum(Phase::Inject)[Arm::Treatment as usize];
+        notes.map(|note| tally.noted(note)) == [met, 80 - met, met, met, 0] && counts.decided[0] == 20
+    });
+    let tally = tally.await;
+    let sums = tally.sum(Phase::Inject);
+    assert_eq!((sums[0].arrived, sums[0].bad[0], sums[1].arrived, sums[2].arrived), (20, 0.0, 0, 0));
+    assert_eq!(tally.sum(Phase::Baseline)[0].arrived, 0, "the calls themselves are not measured");
+}
