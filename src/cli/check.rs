@@ -180,10 +180,14 @@ fn meaning(experiment: &Experiment) -> String {
     let shares: Vec<String> = slice.treatment.iter().map(|share| format!("{share:#}")).collect();
     let mut lines = vec![format!("ok, the experiment {}", experiment.name)];
     let mut line = |label: &str, text: String| lines.push(format!("    {label:<10} {text}"));
-    line(
-        "slice",
-        format!("at {}: {} treated, {:#} control, by {}", slice.at, shares.join(" then "), slice.control, slice.by),
-    );
+    if experiment.compares_phases() {
+        let text = format!("at {}: {} of the calls, by {}", slice.at, shares.join(" then "), slice.by);
+        line("slice", format!("{text}; inject is compared with baseline, not treatment with control"));
+    } else {
+        let text =
+            format!("at {}: {} treated, {:#} control, by {}", slice.at, shares.join(" then "), slice.control, slice.by);
+        line("slice", text);
+    }
     let faults: Vec<String> = experiment.inject.faults.iter().map(crate::fault::Fault::describe).collect();
     line("inject", format!("at {}: {}", experiment.inject.at, faults.join(" and ")));
     let guards: Vec<String> = experiment.guards.iter().map(guard).collect();

@@ -148,7 +148,8 @@ fn plain(now: &Progress) -> String {
 fn figures(now: &Progress) -> String {
     let measured = now.indicators.iter().filter(|(_, treated, control)| treated.of + control.of > 0);
     let told = measured.map(|(name, treated, control)| {
-        format!("  {name}: {} treated v {} control", percent(*treated), percent(*control))
+        let (now, against) = if now.phases_compared { ("now", "in baseline") } else { ("treated", "control") };
+        format!("  {name}: {} {now} v {} {against}", percent(*treated), percent(*control))
     });
     told.collect()
 }
@@ -174,8 +175,10 @@ pub(super) fn summary(report: &Report, place: Place) -> String {
     let word = word(report.verdict.ending);
     let measured = report.verdict.bounds.iter().filter(|bound| bound.treated.of + bound.control.of > 0);
     let mut told = measured.map(|bound| {
+        let phases = report.fidelity.phases_compared;
+        let (now, against) = if phases { ("in inject", "in baseline") } else { ("treated", "control") };
         format!(
-            "{}: {} treated v {} control ({})",
+            "{}: {} {now} v {} {against} ({})",
             bound.indicator,
             percent(bound.treated),
             percent(bound.control),

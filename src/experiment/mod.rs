@@ -70,6 +70,14 @@ pub struct Experiment {
     pub document: String,
 }
 
+impl Experiment {
+    /// Whether inject is compared with baseline, because nothing carries the arm.
+    pub fn compares_phases(&self) -> bool {
+        // A fault by hand has nothing to compare.
+        self.slice.carry == Carry::None && !self.steady_state.is_empty()
+    }
+}
+
 /// What we believe, in words.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub enum Hypothesis {

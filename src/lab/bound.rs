@@ -45,7 +45,8 @@ impl Bound {
                 bound(Allowed::Max(max.ratio()), format!("at most {max:#}"), None);
             }
             if let Some(Increase::Points(points)) = bounds.max_increase {
-                let words = format!("at most {points:#} more than control");
+                let against = if experiment.compares_phases() { "in baseline" } else { "control" };
+                let words = format!("at most {points:#} more than {against}");
                 bound(Allowed::More(points.ratio()), words, bounds.max_increase);
             }
         }

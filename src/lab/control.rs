@@ -311,8 +311,9 @@ impl Control {
 }
 
 /// The listeners that an experiment stands on.
-fn places(experiment: &Experiment) -> [&str; 2] {
-    [&experiment.slice.at, &experiment.inject.at]
+fn places(experiment: &Experiment) -> Vec<&str> {
+    let measured = experiment.steady_state.iter().map(|indicator| &*indicator.at).filter(|at| !at.is_empty());
+    [&*experiment.slice.at, &*experiment.inject.at].into_iter().chain(measured).collect()
 }
 
 impl Run {

@@ -83,4 +83,10 @@ pub struct Reach {
     pub unkeyed: u64,
     /// Units that matched on a protected route.
     pub protected: u64,
+    /// Calls whose id is that of requests in several arms.
+    #[serde(default)]
+    pub ambiguous: u64,
+    /// Units that matched and could be in no arm, because they had none of the ids that carry it.
+    #[serde(default)]
+    pub no_id: u64,
 }

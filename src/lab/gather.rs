@@ -6,9 +6,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::evidence::{Evidence, Seen};
+use super::pairing::Pairing;
 use super::watch::Watch;
 use crate::experiment::{Measure, Threshold};
-use crate::measure::block::{self, Pair, Undecided};
+use crate::measure::block::{self, Pair, Ticks, Undecided};
 use crate::measure::{Arm, Counts, Phase, PhaseMark, TICK};
 use crate::report::Counted;
 
@@ -59,6 +60,9 @@ pub(super) fn inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, e
         let bystanders = &sums[Arm::Bystander as usize];
         seen.bystanders = Counted { bad: bystanders.bad[rule], of: bystanders.decided[rule] };
     }
+    if watch.experiment.compares_phases() {
+        return; // everybody is measured: there are no arms to be uneven
+    }
     let control = watch.experiment.slice.control.ratio();
     let units = watch.tally.units(Phase::Inject, 0, u32::MAX);
     let sticky = watch.experiment.slice.by.is_sticky();
@@ -77,8 +81,17 @@ pub(super) fn inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, e
 /// The second half of recovery, when the system should be well again.
 pub(super) fn recovery(watch: &Watch<'_>, judged: Range<u32>, evidence: &mut Evidence) {
     let units = watch.tally.units(Phase::Recovery, 0, u32::MAX);
+    let baseline = watch.marks.windows(2).next().map_or(TICK, |marks| marks[1].since - marks[0].since);
+    let length = TICK * (judged.end - judged.start);
+    let pairing = watch.pairing.as_ref().map(|_| Pairing::new(&watch.tally, baseline, length));
     for (rule, seen) in evidence.indicators.iter_mut().enumerate() {
-        seen.recovery = block::cut(units.range(judged.clone()), rule, u32::MAX, Undecided::Bad);
+        seen.recovery = match &pairing {
+            None => block::cut(units.range(judged.clone()), rule, u32::MAX, Undecided::Bad),
+            Some(pairing) => {
+                let judged: Ticks = units.range(judged.clone()).map(|(tick, arms)| (*tick, *arms)).collect();
+                watch.pairs(pairing, rule, &judged, 0, Undecided::Bad)
+            }
+        };
     }
     evidence.recovery_seen = true;
 }

@@ -86,6 +86,8 @@ pub(super) fn rules(experiment: &Experiment, indicators: Vec<Rule>) -> Rules {
             }
             _ => continue,
         };
+        // Without arms everybody lives with the fault.
+        let of = if experiment.compares_phases() { Of::All } else { of };
         rules.guards.push(Watched { rule: rules.all.len(), max, window: window.get(), of, what });
         rules.all.push(rule);
     }

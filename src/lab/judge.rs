@@ -8,7 +8,9 @@ use std::time::Duration;
 use super::bound::{Allowed, Bound, Levels, QUIET};
 use super::evidence::{Ended, Evidence, Reach, Seen};
 use super::missing::missing;
-use crate::experiment::{Ending, Experiment};
+use super::pairing::{After, Pairing};
+use crate::experiment::{Carry, Ending, Experiment};
+use crate::measure::Tally;
 use crate::measure::block::{self, Pair, Ticks, Undecided};
 use crate::report::{BoundVerdict, Counted, words};
 use crate::stats::interval::{mantel_haenszel, newcombe, wilson};
@@ -40,23 +42,30 @@ pub fn judge(experiment: &Experiment, evidence: &Evidence) -> Judgement {
     let bounds = Bound::all(experiment);
     let levels = Levels::new(bounds.len(), experiment.confidence.ratio());
     let verdicts: Vec<BoundVerdict> =
-        bounds.iter().map(|bound| verdict(bound, &evidence.indicators[bound.indicator], levels)).collect();
+        bounds.iter().map(|bound| verdict(experiment, bound, &evidence.indicators[bound.indicator], levels)).collect();
     let spilled = |bound: &Bound| spilled(bound, &evidence.indicators[bound.indicator]);
     // Where nobody met a fault, nothing of it can have spilt.
-    let spillover = bounds.iter().filter(|_| evidence.reach.faulted > 0).filter_map(spilled).collect();
-    let decided = decide(&bounds, &verdicts, evidence, levels);
+    let arms = evidence.reach.faulted > 0 && !experiment.compares_phases();
+    let spillover = bounds.iter().filter(|_| arms).filter_map(spilled).collect();
+    let decided = decide(experiment, &bounds, &verdicts, evidence, levels);
     let missing = (decided.0 == Ending::Inconclusive).then(|| missing(&bounds, &verdicts, evidence, levels)).flatten();
     Judgement { ending: decided.0, reason: decided.1, missing, bounds: verdicts, spillover }
 }
 
-fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, levels: Levels) -> (Ending, String) {
+fn decide(
+    experiment: &Experiment,
+    bounds: &[Bound],
+    verdicts: &[BoundVerdict],
+    evidence: &Evidence,
+    levels: Levels,
+) -> (Ending, String) {
     if let Ended::Never(why) = &evidence.ended {
         return (Ending::Inconclusive, why.clone());
     }
     let reach = &evidence.reach;
     let finished = matches!(evidence.ended, Ended::Planned | Ended::Broken);
     if reach.faulted == 0 && (finished || reach.treated >= ENOUGH_FAULTED) {
-        return (Ending::Invalid, not_reached(reach));
+        return (Ending::Invalid, not_reached(experiment, reach));
     }
     let invalid = match &evidence.ended {
         Ended::Invalid(why) => Some(why.clone()),
@@ -75,8 +84,12 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
             "the arms are not as large as they should be: something sorts requests by arm".into(),
         );
     }
-    let unwell: Vec<Option<String>> =
-        bounds.iter().map(|bound| control_unwell(bound, &evidence.indicators[bound.indicator])).collect();
+    // Without arms there is no control that could be unwell: nobody knows what the world did meanwhile.
+    let unwell = |bound: &Bound| match experiment.compares_phases() {
+        true => None,
+        false => control_unwell(bound, &evidence.indicators[bound.indicator]),
+    };
+    let unwell: Vec<Option<String>> = bounds.iter().map(unwell).collect();
     for ((bound, verdict), unwell) in bounds.iter().zip(verdicts).zip(&unwell) {
         let ours = unwell.is_none() || is_ours(bound, &evidence.indicators[bound.indicator], levels);
         if verdict.log_e_broken >= levels.broken && ours {
@@ -117,23 +130,35 @@ fn decide(bounds: &[Bound], verdicts: &[BoundVerdict], evidence: &Evidence, leve
 pub(super) struct SoFar {
     indicator: usize,
     process: Process,
-    /// The first tick that is in no block yet.
-    pub(super) from: u32,
+    /// What is in a block already.
+    after: After,
+    /// Whether it is compared with baseline, where phases are.
+    paired: bool,
 }
 
 impl SoFar {
-    pub(super) fn new(bound: &Bound, seen: &Seen) -> Self {
-        let process = Process::new(bound.allowed, Side::Broken, prior(seen));
-        Self { indicator: bound.indicator, process, from: 0 }
+    pub(super) fn new(experiment: &Experiment, bound: &Bound, seen: &Seen) -> Self {
+        let process = Process::new(bound.allowed, Side::Broken, prior(experiment, bound, seen));
+        let paired = is_paired(experiment, bound.indicator);
+        Self { indicator: bound.indicator, process, after: After::default(), paired }
+    }
+
+    /// The first tick that is in no block yet.
+    pub(super) fn from(&self) -> u32 {
+        self.after.from
     }
 
     /// Takes the blocks that can be judged by now; ln E after the one where it was largest.
-    pub(super) fn look(&mut self, units: &Ticks, complete: u32) -> f64 {
-        let units = units.range(self.from..);
+    pub(super) fn look(&mut self, units: &Ticks, complete: u32, beside: Option<(&Pairing, &Tally)>) -> f64 {
+        let (rule, wait) = (self.indicator, Undecided::Wait);
+        let blocks = match beside {
+            Some((pairing, tally)) => pairing.cut(tally, rule, self.paired, self.after, (units, complete, wait)),
+            None => block::cut(units.range(self.after.from..), rule, complete, wait),
+        };
         let mut highest: f64 = 0.0;
-        for block in block::cut(units, self.indicator, complete, Undecided::Wait) {
+        for block in blocks {
             highest = highest.max(self.process.push(&block));
-            self.from = block.last_tick + 1;
+            self.after.and(&block);
         }
         highest
     }
@@ -157,13 +182,29 @@ impl Process {
     fn push(&mut self, block: &Pair) -> f64 {
         match self {
             Self::One(process) => process.push(block.bad_t, block.n_t as f64),
+            // Where phases are compared, more blocks may have come than baseline can stand beside.
+            Self::Two(process) if block.n_c == 0 => process.log_e(),
             Self::Two(process) => process.push(pair(block)),
         }
     }
 }
 
-/// What the experts expect: all matching traffic of baseline, frozen when the fault begins (decisions.md 2.20).
-fn prior(seen: &Seen) -> f64 {
+/// What the experts expect: all matching traffic of baseline, frozen when the fault begins (decisions.md 2.20). Where
+/// baseline is itself one side of the comparison, half of what is allowed.
+fn prior(experiment: &Experiment, bound: &Bound, seen: &Seen) -> f64 {
+    if experiment.compares_phases() {
+        return bound.margin() / 2.0;
+    }
+    prior_of(seen)
+}
+
+/// Whether an indicator has a bound against baseline, where phases are compared.
+pub(super) fn is_paired(experiment: &Experiment, indicator: usize) -> bool {
+    let bounds = Bound::all(experiment);
+    bounds.iter().any(|bound| bound.indicator == indicator && matches!(bound.allowed, Allowed::More(_)))
+}
+
+fn prior_of(seen: &Seen) -> f64 {
     (seen.baseline.bad + 0.5) / (seen.baseline.of as f64 + 1.0)
 }
 
@@ -181,12 +222,13 @@ fn highest(path: &[f64]) -> f64 {
     path.iter().copied().fold(0.0, f64::max)
 }
 
-fn verdict(bound: &Bound, seen: &Seen, levels: Levels) -> BoundVerdict {
-    let p0 = prior(seen);
+fn verdict(experiment: &Experiment, bound: &Bound, seen: &Seen, levels: Levels) -> BoundVerdict {
+    let p0 = prior(experiment, bound, seen);
     let log_e_held = path(bound, Side::Held, &seen.inject, p0).last().copied().unwrap_or(0.0);
     let log_e_broken = highest(&path(bound, Side::Broken, &seen.inject, p0));
     let recovery = path(bound, Side::Broken, &seen.recovery, p0);
     let (treated, control) = sums(&seen.inject);
+    let control = if experiment.compares_phases() { seen.baseline } else { control };
     let (estimate, interval) = estimate(bound, &seen.inject, treated, control);
     let (ending, why) = if log_e_broken >= levels.broken {
         (Ending::Broken, "shown to cross its bound")
@@ -320,7 +362,7 @@ pub fn baseline_short(bounds: &[Bound], seen: &[Seen], secs: f64) -> Vec<String>
 /// the fault when the untreated cross it too, unless what the treatment has *more* than they is above it already.
 fn is_ours(bound: &Bound, seen: &Seen, levels: Levels) -> bool {
     let Allowed::Max(max) = bound.allowed else { return true };
-    let mut process = Process::new(Allowed::More(max), Side::Broken, prior(seen));
+    let mut process = Process::new(Allowed::More(max), Side::Broken, prior_of(seen));
     let path: Vec<f64> = seen.inject.iter().map(|block| process.push(block)).collect();
     highest(&path) >= levels.broken
 }
@@ -330,7 +372,7 @@ fn control_unwell(bound: &Bound, seen: &Seen) -> Option<String> {
     let (_, control) = sums(&seen.inject);
     let worse = match bound.allowed {
         Allowed::Max(max) => {
-            let mut process = OneArm::new(Side::Broken, max, prior(seen));
+            let mut process = OneArm::new(Side::Broken, max, prior_of(seen));
             let path: Vec<f64> = seen.inject.iter().map(|block| process.push(block.bad_c, block.n_c as f64)).collect();
             highest(&path) >= QUIET
         }
@@ -372,10 +414,28 @@ fn worse_than_before(now: Counted, before: Counted, margin: f64) -> bool {
 }
 
 /// Why the fault reached nobody.
-fn not_reached(reach: &Reach) -> String {
+fn not_reached(experiment: &Experiment, reach: &Reach) -> String {
+    let carry = &experiment.slice.carry;
+    if experiment.compares_phases() && reach.treated == 0 {
+        return "nobody was measured: no request came to where the indicators are".into();
+    }
+    if experiment.compares_phases() && reach.eligible + reach.no_match + reach.protected_calls == 0 {
+        return match reach.unkeyed {
+            0 => "no call came to where the fault waits and was drawn while it was on".into(),
+            unkeyed => {
+                format!("nobody could be treated: {unkeyed} calls matched, and none had the key that `by` asks for")
+            }
+        };
+    }
     if reach.treated == 0 && reach.unkeyed > 0 {
         let unkeyed = reach.unkeyed;
         return format!("nobody could be treated: {unkeyed} requests matched, and none had the key that `by` asks for");
+    }
+    if reach.treated == 0 && reach.no_id > 0 {
+        let no_id = reach.no_id;
+        return format!(
+            "nobody could be treated: {no_id} requests matched, and none had an id that carries the arm (`carry: {carry}`)"
+        );
     }
     if reach.treated == 0 && reach.protected > 0 {
         return "nobody could be treated: all matching requests were on protected routes".into();
@@ -395,9 +455,21 @@ fn not_reached(reach: &Reach) -> String {
     if reach.carried > 0 {
         return "the fault was not applied: no call of the treatment came while it was on".into();
     }
-    if reach.uncarried > 0 {
+    if reach.ambiguous > 0 {
         return format!(
-            "context was not carried: {} calls came, and none carried the mark; the application does not pass W3C baggage on",
+            "context was not carried: the id of {} calls is that of requests in several arms (`carry: {carry}`); choose `by` that id",
+            reach.ambiguous
+        );
+    }
+    if reach.uncarried > 0 {
+        let what = match carry {
+            Carry::Baggage => "W3C baggage".to_owned(),
+            Carry::Header(name) => format!("`{name}`"),
+            Carry::Traceparent | Carry::B3 => format!("`{carry}`"),
+            Carry::Auto | Carry::None => "W3C baggage, and no trace or request id".to_owned(),
+        };
+        return format!(
+            "context was not carried: {} calls came, and none carried the mark; the application does not pass {what} on",
             reach.uncarried
         );
     }

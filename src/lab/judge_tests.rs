@@ -302,7 +302,8 @@ fn a_verdict_is_the_same_again_when_it_is_replayed() {
 #[test]
 fn judging_goes_on_where_it_stopped_and_finds_what_judging_anew_finds() {
     let world = World { harm: &[0.03], ..WORLD };
-    let bound = &Bound::all(&world.experiment())[0];
+    let experiment = world.experiment();
+    let bound = &Bound::all(&experiment)[0];
     let mut rng = rng(3);
     let mut units = Ticks::new();
     for tick in 0..200 {
@@ -315,16 +316,16 @@ fn judging_goes_on_where_it_stopped_and_finds_what_judging_anew_finds() {
         units.insert(tick, arms);
     }
     let seen = Seen { baseline: Counted { bad: 9.0, of: 900 }, ..Seen::default() };
-    let (mut so_far, mut highest) = (SoFar::new(bound, &seen), 0.0_f64);
+    let (mut so_far, mut highest) = (SoFar::new(&experiment, bound, &seen), 0.0_f64);
     for complete in 0..=200_u32 {
         // The latest are not decided yet when they are first looked at.
         let mut now = units.clone();
         now.range_mut(complete.saturating_sub(4)..).for_each(|(_, arms)| arms[0].decided[0] = 0);
-        highest = highest.max(so_far.look(&now, complete));
-        highest = highest.max(so_far.look(&now, complete));
+        highest = highest.max(so_far.look(&now, complete, None));
+        highest = highest.max(so_far.look(&now, complete, None));
     }
-    let whole = block::cut(units.range(..so_far.from), 0, u32::MAX, Undecided::Wait);
-    let anew = super::highest(&path(bound, Side::Broken, &whole, prior(&seen)));
+    let whole = block::cut(units.range(..so_far.from()), 0, u32::MAX, Undecided::Wait);
+    let anew = super::highest(&path(bound, Side::Broken, &whole, prior(&experiment, bound, &seen)));
     assert!(whole.len() > 20 && highest > 1.0, "{} blocks, {highest}", whole.len());
     assert_eq!(highest.to_bits(), anew.to_bits());
 }

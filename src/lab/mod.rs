@@ -15,6 +15,9 @@ mod guard;
 pub mod judge;
 pub mod map;
 mod missing;
+mod pairing;
+#[cfg(test)]
+mod phases_tests;
 pub mod plan;
 pub mod preflight;
 pub mod progress;

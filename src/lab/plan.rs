@@ -33,6 +33,7 @@ pub struct Plan {
 pub fn plan(experiment: &Experiment, p0: impl Fn(usize) -> Option<f64>, rate: Option<f64>) -> Option<Plan> {
     let alpha = 1.0 - experiment.confidence.ratio();
     let (t, c) = (experiment.slice.final_treatment().ratio(), experiment.slice.control.ratio());
+    let phases = experiment.compares_phases();
     let needed = |bound: &Bound| {
         let usual = match bound.allowed {
             Allowed::Max(max) => max / 5.0,
@@ -41,6 +42,9 @@ pub fn plan(experiment: &Experiment, p0: impl Fn(usize) -> Option<f64>, rate: Op
         let p0 = p0(bound.indicator).unwrap_or_else(|| usual.min(0.005));
         match bound.allowed {
             Allowed::Max(max) => treated_needed_one_arm(p0.min(max * 0.95), max, alpha),
+            Allowed::More(margin) if phases => {
+                paired(experiment, |k| treated_needed_two_arm(p0, p0, margin, k, alpha), rate)
+            }
             Allowed::More(margin) => treated_needed_two_arm(p0, p0, margin, c / t, alpha),
         }
     };
@@ -52,9 +56,35 @@ pub fn plan(experiment: &Experiment, p0: impl Fn(usize) -> Option<f64>, rate: Op
         // The mean of a ramp, not its end, is what treats.
         let shares = &experiment.slice.treatment;
         let mean = shares.iter().map(|share| share.ratio()).sum::<f64>() / shares.len() as f64;
+        // Where phases are compared, everybody is in inject.
+        let mean = if phases { 1.0 } else { mean };
         Duration::from_secs_f64((treated as f64 / (rate * mean)).min(1e9))
     });
     Some(Plan { treated, bound: format!("{} ({})", bound.name, bound.words), time })
+}
+
+/// Units of inject where it is compared with baseline, whose size does not grow with it.
+fn paired(experiment: &Experiment, needed: impl Fn(f64) -> f64, rate: Option<f64>) -> f64 {
+    let phases = &experiment.phases;
+    let seconds = |span: Span| span.get().as_secs_f64();
+    let baseline = match phases.baseline {
+        Length::Fixed(span) => seconds(span),
+        Length::Auto { .. } => QUIET_PHASE.as_secs_f64(),
+    };
+    if let Length::Fixed(inject) = phases.inject {
+        return needed(baseline / seconds(inject).max(0.001));
+    }
+    let Some(units) = rate.map(|rate| rate * baseline) else { return needed(1.0) };
+    // A longer inject has less beside each of its units, and so must be longer again, until it is enough or never is.
+    let mut more = needed(1.0);
+    for _ in 0..100 {
+        let next = needed((units / more).min(1.0));
+        if next <= more * 1.001 || !next.is_finite() {
+            return next;
+        }
+        more = next;
+    }
+    f64::INFINITY
 }
 
 /// How long inject is, fixed before the fault; the reason why there can be none otherwise.

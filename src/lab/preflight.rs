@@ -32,11 +32,6 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
         }
     };
     let slice = &experiment.slice;
-    later(
-        !matches!(slice.carry, Carry::Auto | Carry::Baggage),
-        "`carry` other than `auto` or `baggage`",
-        "leave it out where the application passes W3C baggage on",
-    );
     later(experiment.search.is_some(), "`search`", "write one dose and run again with the next");
     let measures = experiment.steady_state.iter().map(|indicator| &indicator.measure);
     for measure in measures {
@@ -52,8 +47,13 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
             Measure::Probe(_) => later(true, "an indicator by `probe`", "measure `error_rate` or `slow_rate`"),
         }
     }
-    for indicator in &experiment.steady_state {
-        later(indicator.at != slice.at, "an indicator `at` another listener than the slice's", "leave `at` out");
+    let places = experiment.steady_state.iter().map(|indicator| &indicator.at);
+    let elsewhere = places.clone().any(|at| *at != slice.at);
+    if experiment.compares_phases() {
+        let one = experiment.steady_state.iter().all(|indicator| indicator.at == experiment.steady_state[0].at);
+        later(!one, "`carry: none` with indicators at several listeners", "write one `at` for all of them");
+    } else {
+        later(elsewhere, "an indicator `at` another listener than the slice's", "leave `at` out");
     }
     for guard in &experiment.guards {
         match guard {
@@ -80,10 +80,14 @@ pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), 
             Refusal::Document(format!("there is no listener `{name}`; the system has {}", names.join(", ")))
         })
     };
-    let places = (find(&experiment.slice.at)?, find(&experiment.inject.at)?);
-    if places.0 != places.1 && proxy.at(places.0).setup().config.external {
+    // Without arms there is nothing to know at the slice: requests are measured where the indicators are.
+    let indicator = experiment.steady_state.first().filter(|_| experiment.compares_phases());
+    let first = indicator.map_or(&experiment.slice.at, |indicator| &indicator.at);
+    let places = (find(first)?, find(&experiment.inject.at)?);
+    let baggage = experiment.slice.carry == Carry::Baggage;
+    if places.0 != places.1 && baggage && proxy.at(places.0).setup().config.external {
         return Err(Refusal::Document(format!(
-            "the upstream of `{}` is external: nothing of ours goes there, so no fault elsewhere can be reached from it",
+            "the upstream of `{}` is external: no baggage of ours goes there, so no fault elsewhere can be reached by it; `carry: auto` takes ids as well",
             experiment.slice.at
         )));
     }

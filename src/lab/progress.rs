@@ -18,6 +18,8 @@ pub struct Progress {
     pub title: String,
     /// baseline, inject, recovery, or over.
     pub phase: &'static str,
+    /// Inject is compared with baseline, which is then in the place of control.
+    pub phases_compared: bool,
     /// How long the phase has lasted.
     #[serde(serialize_with = "seconds")]
     pub elapsed: Duration,

@@ -11,6 +11,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::bound::Bound;
 use super::evidence::{Ended, Evidence, Seen};
 use super::judge::{self, SoFar, judge};
+use super::pairing::Pairing;
 use super::preflight::Refusal;
 use super::stop::Stop;
 use super::watch::{Cut, Watch};
@@ -204,15 +205,17 @@ impl Lab {
             limits: self.limits.clone(),
             harmed: Budget::new(harmed, spent.clone()),
             max_faulted,
+            patience: self.proxy.at(places.0).setup().config.timeouts.response.get(),
             places,
         };
         let (trial, batches) = Trial::new(experiment.clone(), terms);
         let slice = &experiment.slice;
-        let window =
-            slice.by.is_sticky().then(|| (slice.unit_window.get().as_millis() / TICK.as_millis()).max(1) as u32);
+        let window = (slice.by.is_sticky() && !experiment.compares_phases())
+            .then(|| (slice.unit_window.get().as_millis() / TICK.as_millis()).max(1) as u32);
         let bounds = Bound::all(&experiment);
         let watch = Watch {
             broken_after: vec![None; bounds.len()],
+            pairing: None,
             tally: Tally::new(self.proxy.workers(), window),
             timeline: Vec::new(),
             marks: Vec::new(),
@@ -321,10 +324,13 @@ fn freeze_thresholds(watch: &Watch<'_>, rules: &[Rule]) {
 async fn inject(
     watch: &mut Watch<'_>,
     enrolled: &Enrolled,
-    baseline: &[Seen],
+    seen: &[Seen],
     length: Duration,
 ) -> (PhaseMark, Option<Injection>, Ended) {
     let mark = watch.begin(Phase::Inject);
+    let baseline = watch.marks.first().map_or(length, |baseline| mark.since - baseline.since);
+    let phases = watch.experiment.compares_phases();
+    watch.pairing = phases.then(|| Pairing::new(&watch.tally, baseline, length));
     let injection = enrolled.inject();
     watch.inject_length = length;
     let faults: Vec<String> = watch.experiment.inject.faults.iter().map(crate::fault::Fault::describe).collect();
@@ -337,7 +343,8 @@ async fn inject(
     watch.say("run", text);
     let observe = watch.experiment.observe.get();
     let bounds = watch.bounds.iter();
-    let mut so_far: Vec<SoFar> = bounds.map(|bound| SoFar::new(bound, &baseline[bound.indicator])).collect();
+    let experiment = watch.experiment.clone();
+    let mut so_far: Vec<SoFar> = bounds.map(|bound| SoFar::new(&experiment, bound, &seen[bound.indicator])).collect();
     let look = |watch: &mut Watch<'_>| {
         ramp(watch, mark, length);
         watch.judge_so_far(mark, &mut so_far);

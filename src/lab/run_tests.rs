@@ -329,6 +329,7 @@ async fn with_own_load_only_its_requests_take_part_and_count_from_their_intended
             limits: stage.lab.limits.clone(),
             harmed: Budget::new(u64::MAX, CancellationToken::new()),
             max_faulted: None,
+            patience: Duration::from_secs(30),
             places: (0, 1),
         };
         let (trial, mut batches) = Trial::new(experiment, terms);

@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::bound::Bound;
 use super::guard::Rules;
-use super::judge::SoFar;
+use super::judge::{SoFar, is_paired};
+use super::pairing::{After, Pairing};
 use super::stop::Stop;
 use super::{Progress, plan};
 use crate::experiment::Experiment;
-use crate::measure::block::{self, Pair, Undecided};
+use crate::measure::block::{self, Pair, Ticks, Undecided};
 use crate::measure::{Arm, Batch, Counts, Note, Phase, PhaseMark, TICK, Tally};
 use crate::proxy::Trial;
 use crate::report::{Counted, Moment, words};
@@ -56,6 +57,8 @@ pub(super) struct Watch<'a> {
     pub(super) inject_length: Duration,
     /// When a bound was first shown broken, since the fault began.
     pub(super) broken_after: Vec<Option<Duration>>,
+    /// What of baseline stands beside the blocks of inject, where phases are compared.
+    pub(super) pairing: Option<Pairing>,
     pub(super) batches: UnboundedReceiver<Batch>,
     pub(super) spent: CancellationToken,
     pub(super) stop: watch::Receiver<Option<Stop>>,
@@ -151,17 +154,35 @@ impl Watch<'_> {
 
     /// The blocks of one indicator in a phase that is over, and with it everybody's window.
     pub(super) fn blocks(&self, phase: Phase, rule: usize, undecided: Undecided) -> Vec<Pair> {
-        block::cut(&self.tally.units(phase, 0, u32::MAX), rule, u32::MAX, undecided)
+        let units = self.tally.units(phase, 0, u32::MAX);
+        match &self.pairing {
+            Some(pairing) => self.pairs(pairing, rule, &units, 0, undecided),
+            None => block::cut(&units, rule, u32::MAX, undecided),
+        }
+    }
+
+    /// The blocks of a phase that is over, from a tick on, each with what stands beside it.
+    pub(super) fn pairs(
+        &self,
+        pairing: &Pairing,
+        rule: usize,
+        units: &Ticks,
+        from: u32,
+        undecided: Undecided,
+    ) -> Vec<Pair> {
+        let after = After { from, ..After::default() };
+        pairing.cut(&self.tally, rule, is_paired(&self.experiment, rule), after, (units, u32::MAX, undecided))
     }
 
     /// Notes which bounds have been shown broken by now.
     pub(super) fn judge_so_far(&mut self, mark: PhaseMark, so_far: &mut [SoFar]) {
         let levels = plan::levels(&self.experiment);
         let complete = self.complete(mark);
-        let from = so_far.iter().map(|process| process.from).min().unwrap_or_default();
+        let from = so_far.iter().map(SoFar::from).min().unwrap_or_default();
         let units = self.tally.units(mark.phase, from, complete);
         for (index, process) in so_far.iter_mut().enumerate() {
-            if process.look(&units, complete) >= levels.broken && self.broken_after[index].is_none() {
+            let beside = self.pairing.as_ref().map(|pairing| (pairing, &self.tally));
+            if process.look(&units, complete, beside) >= levels.broken && self.broken_after[index].is_none() {
                 let bound = &self.bounds[index];
                 let after = mark.since.elapsed();
                 let length = words::length(after.as_millis() as u64);
@@ -184,8 +205,8 @@ impl Watch<'_> {
         let ticks = (NO_TRAFFIC.as_millis() / TICK.as_millis()) as u32;
         let from = self.complete(mark).checked_sub(ticks)?;
         let came = self.tally.requests_from(mark.phase, from).next().is_some();
-        (!came)
-            .then(|| Cut::NoTraffic(format!("no traffic: for {} s no request matched the slice", NO_TRAFFIC.as_secs())))
+        let what = if self.experiment.compares_phases() { "came to be measured" } else { "matched the slice" };
+        (!came).then(|| Cut::NoTraffic(format!("no traffic: for {} s no request {what}", NO_TRAFFIC.as_secs())))
     }
 
     /// Calls that could have met the fault and did not. Without indicators nobody is compared: who is not treated is spared.
@@ -199,7 +220,12 @@ impl Watch<'_> {
     }
 
     fn show(&self, mark: PhaseMark, planned: Duration) {
-        let sums = self.tally.sum(mark.phase);
+        let mut sums = self.tally.sum(mark.phase);
+        let phases = self.experiment.compares_phases();
+        if phases && mark.phase != Phase::Baseline {
+            // What they are compared with.
+            sums[Arm::Control as usize] = self.tally.sum(Phase::Baseline)[Arm::Treatment as usize];
+        }
         let counted = |counts: &Counts, rule: usize| Counted { bad: counts.bad[rule], of: counts.decided[rule] };
         let indicators = self.experiment.steady_state.iter().enumerate().map(|(rule, indicator)| {
             let of = |arm: Arm| counted(&sums[arm as usize], rule);
@@ -210,6 +236,7 @@ impl Watch<'_> {
             experiment: self.experiment.name.clone(),
             title: self.experiment.title.clone(),
             phase: mark.phase.word(),
+            phases_compared: phases,
             elapsed: mark.since.elapsed(),
             planned,
             indicators: indicators.collect(),

@@ -40,6 +40,8 @@ pub(super) fn reach(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &mut
         exposed: tally.operations.exposed().count() as u64,
         unkeyed: tally.noted(Note::Unkeyed),
         protected: tally.noted(Note::Protected),
+        ambiguous: tally.noted(Note::Ambiguous),
+        no_id: tally.noted(Note::NoId),
     };
 }
 
@@ -52,7 +54,11 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
     }
     let recovery = recovery(watch, evidence, &bounds);
     let mut findings = findings::find(experiment, &watch.tally.operations, &spillover);
-    findings.extend(exposure(ending, &evidence.reach, &bounds));
+    if experiment.compares_phases() {
+        findings.extend(weaker(ending));
+    } else {
+        findings.extend(exposure(ending, &evidence.reach, &bounds));
+    }
     let recovered = recovery.as_ref().is_none_or(|recovery| recovery.recovered);
     findings.extend(baseline_short(watch, facts, evidence));
     let class = findings::class(experiment, ending, &findings, recovered);
@@ -72,7 +78,7 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
         ended_at: facts.ended_at,
         hypothesis: experiment.hypothesis.clone(),
         expected: experiment.hypothesis.sentence(),
-        seen: seen(ending, &reason, &bounds),
+        seen: seen(experiment, ending, &reason, &bounds),
         impact: impact(watch, evidence, ending),
         fidelity: fidelity(watch, facts, evidence),
         timeline: watch.timeline.clone(),
@@ -111,6 +117,16 @@ fn exposure(ending: Ending, reach: &Reach, bounds: &[BoundVerdict]) -> Option<Fi
     })
 }
 
+/// What a comparison of phases cannot tell, said wherever it says anything.
+fn weaker(ending: Ending) -> Option<Finding> {
+    matches!(ending, Ending::Held | Ending::Broken | Ending::Inconclusive).then(|| Finding {
+        kind: "phases_compared".to_owned(),
+        text: "weaker than a comparison of arms: other changes in that minute would look the same".to_owned(),
+        evidence: "`carry: none`: everybody in inject was compared with everybody in baseline".to_owned(),
+        advice: None,
+    })
+}
+
 /// A warning where nobody knows whether a bound was kept before the fault (decisions.md 2.5).
 fn baseline_short(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Vec<Finding> {
     let Some(inject) = facts.inject_at else { return Vec::new() };
@@ -137,11 +153,15 @@ pub(super) fn followed(outcome: &FollowUpOutcome) -> Finding {
     }
 }
 
-fn seen(ending: Ending, reason: &str, bounds: &[BoundVerdict]) -> String {
+fn seen(experiment: &Experiment, ending: Ending, reason: &str, bounds: &[BoundVerdict]) -> String {
     let figures = |bound: &BoundVerdict| {
         let (treated, control) = (words::share(bound.treated.share()), words::share(bound.control.share()));
         let name = &bound.indicator;
-        format!("{name}: {treated} bad among the treated, {control} in control; allowed was {}", bound.bound)
+        let allowed = &bound.bound;
+        if experiment.compares_phases() {
+            return format!("{name}: {treated} bad while the fault was on, {control} before; allowed was {allowed}");
+        }
+        format!("{name}: {treated} bad among the treated, {control} in control; allowed was {allowed}")
     };
     match ending {
         Ending::Held | Ending::Broken => {
@@ -159,7 +179,9 @@ fn impact(watch: &Watch<'_>, evidence: &Evidence, ending: Ending) -> ImpactRepor
     let treated = evidence.reach.treated;
     let harmed = watch.trial.harmed().spent().min(treated);
     let share = |of: u64| if of == 0 { 0.0 } else { harmed as f64 / of as f64 };
-    let per_second = matching as f64 / evidence.inject_secs.max(0.001) * share(treated);
+    let applied = if experiment.compares_phases() { applied(watch).max(0.001) } else { 1.0 };
+    let harmed_share = (share(treated) / applied).min(1.0);
+    let per_second = matching as f64 / evidence.inject_secs.max(0.001) * harmed_share;
     let impact = experiment.impact;
     let score = (ending == Ending::Broken)
         .then(|| (10.0 * f64::from(impact.weight) * (2.0 * share(treated)).min(1.0)).round().min(100.0) as u32);
@@ -192,6 +214,7 @@ fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fideli
     let inject = tally.sum(Phase::Inject);
     let matching: u64 = inject.iter().map(|counts| counts.arrived).sum();
     let shares = &experiment.slice.treatment;
+    let carriers = Note::ALL.iter().filter_map(|note| Some((note.carrier()?.to_owned(), tally.noted(*note))));
     let spared = Note::ALL.iter().filter_map(|note| Some((note.spared()?.to_owned(), tally.noted(*note))));
     let operations = &tally.operations;
     let at = |values: &[f64], quantile| findings::quantile(values, quantile).unwrap_or_default();
@@ -204,12 +227,20 @@ fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fideli
     });
     Fidelity {
         treatment_asked: shares.iter().map(|share| share.ratio()).sum::<f64>() / shares.len() as f64,
-        treatment_applied: if matching == 0 { 0.0 } else { inject[0].arrived as f64 / matching as f64 },
+        treatment_applied: match matching {
+            _ if experiment.compares_phases() => applied(watch),
+            0 => 0.0,
+            matching => inject[0].arrived as f64 / matching as f64,
+        },
+        phases_compared: experiment.compares_phases(),
         enrolled,
         unkeyed: tally.noted(Note::Unkeyed),
         no_room: tally.noted(Note::NoRoom),
         carried: [tally.noted(Note::CarriedTreatment), tally.noted(Note::CarriedControl)],
         uncarried: tally.noted(Note::Uncarried),
+        carried_by: carriers.filter(|(_, count)| *count > 0).collect(),
+        ambiguous: evidence.reach.ambiguous,
+        no_id: evidence.reach.no_id,
         eligible: evidence.reach.eligible,
         faulted: evidence.reach.faulted,
         exposed_units: evidence.reach.exposed,
@@ -225,6 +256,12 @@ fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fideli
             failed: counts.failed,
         }),
     }
+}
+
+/// The share of the calls that was drawn, where phases are compared.
+fn applied(watch: &Watch<'_>) -> f64 {
+    let [drawn, others] = [Note::CarriedTreatment, Note::CarriedControl].map(|note| watch.tally.noted(note));
+    drawn as f64 / (drawn + others).max(1) as f64
 }
 
 /// Treated units of an inject phase that was cut short, and that no block has.
@@ -304,6 +341,11 @@ fn recovery(watch: &Watch<'_>, evidence: &Evidence, bounds: &[BoundVerdict]) -> 
         sums.iter_mut().zip(*arms).for_each(|(sum, counts)| sum.add(counts));
         let inside = watch.bounds.iter().all(|bound| {
             let [treated, control, _] = sums.each_ref().map(|counts| counted(counts, bound.indicator));
+            let control = if watch.experiment.compares_phases() {
+                evidence.indicators[bound.indicator].baseline
+            } else {
+                control
+            };
             let against = if bound.increase.is_some() { control.share() } else { 0.0 };
             treated.share() <= against + bound.margin()
         });

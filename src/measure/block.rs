@@ -48,6 +48,20 @@ pub fn cut<'t>(
     complete: u32,
     undecided: Undecided,
 ) -> Vec<Pair> {
+    let enough = |sums: &[Counts; 2]| sums.iter().all(|counts| counts.arrived >= ENOUGH);
+    let whole = |block: &Pair| block.n_t > 0 && block.n_c > 0;
+    cut_when(ticks, rule, complete, undecided, enough, whole)
+}
+
+/// The same, with blocks that are closed when arrivals are `full`, and a last one that is dropped unless it is `whole`.
+pub fn cut_when<'t>(
+    ticks: impl IntoIterator<Item = (&'t u32, &'t [Counts; 3])>,
+    rule: usize,
+    complete: u32,
+    undecided: Undecided,
+    mut full: impl FnMut(&[Counts; 2]) -> bool,
+    whole: impl Fn(&Pair) -> bool,
+) -> Vec<Pair> {
     let mut blocks = Vec::new();
     let mut open: Option<[Counts; 2]> = None;
     let mut last = 0;
@@ -56,7 +70,7 @@ pub fn cut<'t>(
         sums[0].add(&arms[Arm::Treatment as usize]);
         sums[1].add(&arms[Arm::Control as usize]);
         last = *tick;
-        if sums.iter().all(|counts| counts.arrived >= ENOUGH) {
+        if full(sums) {
             match pair(sums, rule, last, undecided) {
                 Some(block) => blocks.push(block),
                 None => return blocks,
@@ -67,7 +81,7 @@ pub fn cut<'t>(
     if undecided != Undecided::Wait
         && let Some(block) = open.and_then(|sums| pair(&sums, rule, last, undecided))
     {
-        blocks.extend((block.n_t > 0 && block.n_c > 0).then_some(block));
+        blocks.extend(whole(&block).then_some(block));
     }
     blocks
 }

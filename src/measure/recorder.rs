@@ -59,6 +59,8 @@ pub enum Note {
     Unkeyed,
     /// Its baggage had no room for our member.
     NoRoom,
+    /// It had none of the ids that carry the arm.
+    NoId,
     /// It matched the slice on a protected route.
     Protected,
     /// A call of the treatment arrived where the fault is.
@@ -67,6 +69,18 @@ pub enum Note {
     CarriedControl,
     /// A call without the run's mark arrived where the fault is.
     Uncarried,
+    /// Its arm was carried in the baggage.
+    ByBaggage,
+    /// Its arm was carried by the trace id of `traceparent`.
+    ByTraceparent,
+    /// Its arm was carried by the trace id of `b3`.
+    ByB3,
+    /// Its arm was carried by `x-request-id`.
+    ByRequestId,
+    /// Its arm was carried by the header that the experiment names.
+    ByHeader,
+    /// A call came with an id that requests of several arms have.
+    Ambiguous,
     /// A treated call matched while the fault was on.
     Eligible,
     /// A call met the fault.
@@ -89,13 +103,20 @@ pub enum Note {
 
 impl Note {
     /// All notes, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 22] = [
         Self::Unkeyed,
         Self::NoRoom,
+        Self::NoId,
         Self::Protected,
         Self::CarriedTreatment,
         Self::CarriedControl,
         Self::Uncarried,
+        Self::ByBaggage,
+        Self::ByTraceparent,
+        Self::ByB3,
+        Self::ByRequestId,
+        Self::ByHeader,
+        Self::Ambiguous,
         Self::Eligible,
         Self::Faulted,
         Self::SparedEnded,
@@ -106,6 +127,18 @@ impl Note {
         Self::SparedLimit,
         Self::SparedBudget,
     ];
+
+    /// What carried the arm of a call, in the words of reports and metrics.
+    pub fn carrier(self) -> Option<&'static str> {
+        Some(match self {
+            Self::ByBaggage => "baggage",
+            Self::ByTraceparent => "traceparent",
+            Self::ByB3 => "b3",
+            Self::ByRequestId => "x-request-id",
+            Self::ByHeader => "header",
+            _ => return None,
+        })
+    }
 
     /// Why a call was spared, in the words of reports and metrics.
     pub fn spared(self) -> Option<&'static str> {
@@ -198,7 +231,7 @@ pub struct Arrival {
     pub patience: Duration,
     /// Who it is, as a hash.
     pub key: u64,
-    /// Which operation it is.
+    /// Which operation it is; zero where calls are not joined with their operations.
     pub op: u128,
 }
 
@@ -311,7 +344,7 @@ impl Recorder {
             let micros = u32::try_from(outcome.total.as_micros()).unwrap_or(u32::MAX);
             open.latencies.push((flying.phase, flying.arm, micros));
         }
-        if flying.arm == Arm::Treatment && flying.phase == Phase::Inject {
+        if flying.arm == Arm::Treatment && flying.phase == Phase::Inject && flying.op != 0 {
             let failed = outcome.end != End::Complete || outcome.status.is_none_or(|status| status >= 500);
             open.events.push(Event::Operation { op: flying.op, failed, end: outcome.end, total: outcome.total });
         }

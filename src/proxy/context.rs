@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 
-use crate::experiment::By;
-use crate::measure::Arm;
+use crate::experiment::{By, Carry};
+use crate::measure::{Arm, Note};
 
 /// The field of the W3C baggage.
 pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
@@ -173,6 +173,55 @@ pub fn key(by: &By, headers: &HeaderMap, caller: IpAddr) -> Option<Vec<u8>> {
     written.filter(|key| !key.is_empty())
 }
 
+/// An id that a request brings along, by which its calls may be known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Id<'h> {
+    /// How the arm is carried by it.
+    pub by: Note,
+    /// What it is an id of: a trace that came as `traceparent` may go on as `b3`.
+    pub space: &'static str,
+    /// The id.
+    pub text: &'h [u8],
+}
+
+/// The ids of a request that may carry its arm, in the order in which they are asked: all of them where the arm is
+/// carried by whatever arrives, the only one where it was written.
+pub fn ids<'h>(headers: &'h HeaderMap, carry: &Carry) -> impl Iterator<Item = Id<'h>> + use<'h> {
+    let ids = match carry {
+        Carry::Auto => [traceparent(headers), b3(headers), field(headers, "x-request-id", Note::ByRequestId)],
+        Carry::Traceparent => [traceparent(headers), None, None],
+        Carry::B3 => [b3(headers), None, None],
+        Carry::Header(name) => [field(headers, name.as_str(), Note::ByHeader), None, None],
+        Carry::Baggage | Carry::None => [None; 3],
+    };
+    ids.into_iter().flatten()
+}
+
+/// W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags.
+fn traceparent(headers: &HeaderMap) -> Option<Id<'_>> {
+    let id = headers.get("traceparent")?.as_bytes().split(|byte| *byte == b'-').nth(1)?;
+    trace_id(id, Note::ByTraceparent).filter(|_| id.len() == 32)
+}
+
+/// One field, or one of several: trace-id "-" span-id and more in `b3`, the trace id alone in `x-b3-traceid`.
+fn b3(headers: &HeaderMap) -> Option<Id<'_>> {
+    let single = || headers.get("b3")?.as_bytes().split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16);
+    let several = || headers.get("x-b3-traceid").map(|value| value.as_bytes());
+    single().and_then(|id| trace_id(id, Note::ByB3)).or_else(|| trace_id(several()?, Note::ByB3))
+}
+
+/// Without zeros before it: an id of 64 bits is filled up with them where it goes on as one of 128.
+fn trace_id(id: &[u8], by: Note) -> Option<Id<'_>> {
+    let zeros = id.iter().take_while(|byte| **byte == b'0').count();
+    let text = &id[zeros..];
+    (!text.is_empty()).then_some(Id { by, space: "trace", text })
+}
+
+fn field<'h>(headers: &'h HeaderMap, name: &str, by: Note) -> Option<Id<'h>> {
+    let text = headers.get(name)?.as_bytes();
+    text.iter().any(|byte| *byte != b'0').then_some(Id { by, space: "id", text })
+}
+
 /// The value of a cookie.
 pub fn cookie<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h [u8]> {
     let lines = headers.get_all(COOKIE).into_iter();
@@ -269,6 +318,38 @@ mod tests {
         headers.insert(COOKIE, HeaderValue::from_static("a=1; session=xyz; sessions=no"));
         assert_eq!(cookie(&headers, "session"), Some(&b"xyz"[..]));
         assert_eq!(cookie(&headers, "sess"), None);
+    }
+
+    #[test]
+    fn the_ids_that_carry_an_arm_are_those_that_were_asked_for_and_a_trace_is_the_same_in_every_form() {
+        let (long, short) = ("00000000000000004bf92f3577b34da6", "4bf92f3577b34da6");
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("traceparent", format!("00-{long}-00f067aa0ba902b7-01")),
+            ("b3", format!("{short}-00f067aa0ba902b7-1")),
+            ("x-b3-traceid", "80f198ee56343ba8".to_owned()),
+            ("x-request-id", "r1".to_owned()),
+            ("x-order", "17".to_owned()),
+        ] {
+            headers.insert(name, HeaderValue::from_str(&value).unwrap());
+        }
+        let told = |headers: &HeaderMap, carry: &str| -> Vec<(Note, String)> {
+            let ids = ids(headers, &carry.parse().unwrap());
+            ids.map(|id| (id.by, format!("{} {}", id.space, String::from_utf8_lossy(id.text)))).collect()
+        };
+        let (trace, id) = (format!("trace {short}"), |text: &str| format!("id {text}"));
+        let by_traceparent = (Note::ByTraceparent, trace.clone());
+        let all = [by_traceparent.clone(), (Note::ByB3, trace), (Note::ByRequestId, id("r1"))];
+        assert_eq!(told(&headers, "auto"), all);
+        assert_eq!(told(&headers, "traceparent"), [by_traceparent]);
+        assert_eq!(told(&headers, "b3"), [all[1].clone()]);
+        assert_eq!(told(&headers, "header:x-order"), [(Note::ByHeader, id("17"))]);
+        assert_eq!(told(&headers, "baggage"), []);
+        headers.insert("b3", HeaderValue::from_static("0"));
+        assert_eq!(told(&headers, "b3"), [(Note::ByB3, "trace 80f198ee56343ba8".to_owned())]);
+        let zeros = HeaderValue::from_static("00-00000000000000000000000000000000-00f067aa0ba902b7-01");
+        headers.insert("traceparent", zeros);
+        assert_eq!(told(&headers, "traceparent"), [], "it would be everybody's");
     }
 
     #[test]

@@ -18,6 +18,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::carry::{self, Memory, Told};
+use super::compare;
 use super::config::ListenerConfig;
 use super::context::{self, Mark};
 use super::listen::Listener;
@@ -28,7 +30,7 @@ use super::wire::Socket;
 use super::worker::Worker;
 use crate::chance::Chance;
 use crate::experiment::limits::Limits;
-use crate::experiment::{By, Carry, Experiment, Measure, Slice};
+use crate::experiment::{By, Experiment, Measure, Slice};
 use crate::fault::Fault;
 use crate::measure::{Arm, Arrival, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule, Unit};
 use crate::service::{Body, Error};
@@ -50,22 +52,24 @@ pub struct Trial {
     pub(super) inject_at: usize,
     pub(super) limits: Arc<Limits>,
     pub(super) attempts: Mutex<Attempts>,
+    /// Which ids were seen at the slice a moment ago.
+    pub(super) memory: Memory,
     /// Faults that may still be injected.
     pub(super) faults_left: AtomicU64,
     /// Requests held at this moment.
     pub(super) held: AtomicU64,
     rules: Arc<[Rule]>,
     /// What joins the attempts of an operation where slice and fault share a listener; else each request is one.
-    joined: Option<By>,
+    pub(super) joined: Option<By>,
     only_own: bool,
-    /// Whether the arm travels: without, nothing of ours goes to the upstream.
-    carries: bool,
     /// Whether calls are looked for at every listener, as a rehearsal does.
     everywhere: AtomicBool,
-    epoch: Instant,
+    /// Phases are compared, not arms.
+    phases: bool,
+    pub(super) epoch: Instant,
     treatment: AtomicU64,
     control: f64,
-    phase: ArcSwap<PhaseMark>,
+    pub(super) phase: ArcSwap<PhaseMark>,
     pub(super) injecting: ArcSwapOption<Injecting>,
     /// Something of ours panicked: from then on the run touches nobody.
     failed: AtomicBool,
@@ -96,6 +100,8 @@ pub struct Terms {
     pub harmed: Budget,
     /// Faults that may be injected in all.
     pub max_faulted: Option<u64>,
+    /// How long a request may wait for its answer where the slice is chosen.
+    pub patience: Duration,
     /// The listeners where the slice is chosen and the fault waits.
     pub places: (usize, usize),
 }
@@ -105,7 +111,7 @@ impl Trial {
     pub fn new(experiment: Arc<Experiment>, terms: Terms) -> (Arc<Self>, UnboundedReceiver<Batch>) {
         let (feed, batches) = unbounded_channel();
         let Slice { treatment, control, .. } = &experiment.slice;
-        let now = Instant::now();
+        let (now, phases) = (Instant::now(), experiment.compares_phases());
         let trial = Self {
             chance: Chance::new(terms.seed, &experiment.name),
             token: rand::random(),
@@ -114,13 +120,14 @@ impl Trial {
             inject_at: terms.places.1,
             limits: terms.limits,
             attempts: Mutex::default(),
+            memory: Memory::new(terms.patience),
             faults_left: AtomicU64::new(terms.max_faulted.unwrap_or(u64::MAX)),
             held: AtomicU64::new(0),
             rules: terms.rules.into(),
-            joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1),
+            joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1 || phases),
             only_own: experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own && traffic.command.is_none()),
-            carries: experiment.slice.carry != Carry::None,
             everywhere: AtomicBool::new(false),
+            phases,
             epoch: now,
             treatment: AtomicU64::new(treatment.first().map_or(0.0, |share| share.ratio()).to_bits()),
             control: control.ratio(),
@@ -192,7 +199,7 @@ impl Trial {
     }
 
     pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
-        let sticky = self.experiment.slice.by.is_sticky();
+        let sticky = self.experiment.slice.by.is_sticky() && !self.phases;
         let indicators = self.experiment.steady_state.len();
         Recorder::new(worker, self.rules.clone(), indicators, sticky, self.harmed.clone(), self.feed.clone())
     }
@@ -203,7 +210,7 @@ impl Trial {
         Held(self.clone())
     }
 
-    fn arm(&self, key: &[u8]) -> Arm {
+    pub(super) fn arm(&self, key: &[u8]) -> Arm {
         let treatment = f64::from_bits(self.treatment.load(Ordering::Relaxed));
         Arm::of(self.chance.draw("arm", key), treatment, self.control)
     }
@@ -351,11 +358,11 @@ fn seen(here: &Here<'_>, mark: Option<Mark>, request: &Request<Body>) -> Option<
 }
 
 /// A request that takes part.
-struct Part {
-    arm: Arm,
-    op: u128,
-    recorder: Rc<Recorder>,
-    unit: Unit,
+pub(super) struct Part {
+    pub(super) arm: Arm,
+    pub(super) op: u128,
+    pub(super) recorder: Rc<Recorder>,
+    pub(super) unit: Unit,
 }
 
 /// At the slice: chooses the arm, marks the request, and watches what becomes of it.
@@ -367,7 +374,7 @@ async fn enter(
     next: Next,
 ) -> Result<Response<Body>, Error> {
     // Who carries nothing may stand between the two listeners of another run.
-    if trial.carries || !here.config.trust_baggage || here.config.external {
+    if carry::writes(&trial.experiment.slice.carry) || !here.config.trust_baggage || here.config.external {
         context::strip(request.headers_mut());
     }
     let Some(part) = trial.guarded(|| choose(here, trial, mark, &mut request)) else { return next(request).await };
@@ -387,7 +394,13 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
         Some(Mark::Own { token, index, intended }) if token == trial.token => Some((index, intended)),
         _ => None,
     };
-    if (trial.only_own && own.is_none()) || !slice.matches.matches(request, Some(here.caller)) {
+    if trial.only_own && own.is_none() {
+        return None;
+    }
+    if trial.phases {
+        return compare::measured(here, trial, own.map(|(_, intended)| Duration::from_micros(intended)));
+    }
+    if !slice.matches.matches(request, Some(here.caller)) {
         return None;
     }
     let recorder = here.worker.recorder(trial);
@@ -397,36 +410,42 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     }
     let number = here.worker.next_operation();
     let own_index = own.map(|(index, _)| index);
-    let Some(key) = key(&slice.by, here, request, own_index, number) else {
+    let Some(drawn) = key(&slice.by, here, request, own_index, number) else {
         recorder.note(Note::Unkeyed);
         return None;
     };
     let phase = **trial.phase.load();
-    let arm = trial.arm(&key);
-    let joined = trial.joined.as_ref().and_then(|by| self::key(by, here, request, own_index, number));
-    let key = trial.chance.bits("key", &key);
-    let op = match joined {
-        // The same key again is another attempt of the same operation.
-        Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase.phase as u128,
-        // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two are one.
-        None => {
-            u128::from(key) << 64
-                | (here.worker.index as u128 & 0xff) << 40
-                | u128::from(number) << 8
-                | phase.phase as u128
-        }
-    };
-    if arm != Arm::Bystander && trial.carries && !here.config.external {
-        let mark = Mark::Arm { token: trial.token, arm, op };
-        if !context::write(request.headers_mut(), &mark) {
-            recorder.note(Note::NoRoom);
-            return None;
-        }
+    let arm = trial.arm(&drawn);
+    let joined = trial.joined.as_ref().and_then(|by| key(by, here, request, own_index, number));
+    let key = trial.chance.bits("key", &drawn);
+    let op = self::number(here, trial, key, joined, number, phase.phase);
+    if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), &drawn, here.config.external) {
+        recorder.note(why);
+        return None;
     }
     let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
     let patience = here.config.timeouts.response.get();
     let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
     Some(Part { arm, op, recorder, unit })
+}
+
+/// The number of an operation, by the hash of its key and by what joins it with others.
+pub(super) fn number(
+    here: &Here<'_>,
+    trial: &Trial,
+    key: u64,
+    joined: Option<Vec<u8>>,
+    number: u32,
+    phase: Phase,
+) -> u128 {
+    match joined {
+        // The same key again is another attempt of the same operation.
+        Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase as u128,
+        // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two are one.
+        None => {
+            u128::from(key) << 64 | (here.worker.index as u128 & 0xff) << 40 | u128::from(number) << 8 | phase as u128
+        }
+    }
 }
 
 /// What joins the attempts of an operation: what the experiment says, else the slice's key. Somebody's key (a user, an
@@ -452,13 +471,19 @@ async fn arrive(
         context::strip(request.headers_mut());
     }
     let carried = trial.guarded(|| {
+        if trial.phases {
+            return compare::drawn(here, trial, &request);
+        }
         let recorder = here.worker.recorder(trial);
-        match mark {
-            Some(Mark::Arm { token, arm, op }) if token == trial.token => {
+        match carry::receive(trial, request.headers(), mark) {
+            Told::By(carrier, arm, op) => {
+                recorder.note(carrier);
                 recorder.note(if arm == Arm::Treatment { Note::CarriedTreatment } else { Note::CarriedControl });
                 return Some((recorder, arm, op));
             }
-            _ if trial.experiment.inject.matches.matches(&request, Some(here.caller)) => recorder.note(Note::Uncarried),
+            told if trial.experiment.inject.matches.matches(&request, Some(here.caller)) => {
+                recorder.note(if told == Told::Ambiguous { Note::Ambiguous } else { Note::Uncarried });
+            }
             _ => {}
         }
         None
@@ -470,7 +495,7 @@ async fn arrive(
 }
 
 /// What is drawn for a request. Own load always has a key: its index.
-fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
+pub(super) fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
     let itself = || {
         let worker = here.worker.index as u64;
         own.unwrap_or_else(|| worker << 32 | u64::from(number)).to_be_bytes().to_vec()

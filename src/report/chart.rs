@@ -165,15 +165,16 @@ impl Axis {
         let levels: Vec<_> = mine()
             .map(|bound| {
                 let control = bound.control.share();
+                let against = if report.fidelity.phases_compared { "baseline" } else { "control" };
                 match bound.increase {
                     None => (bound.margin, format!("at most {}", words::share(bound.margin)), true),
                     Some(Increase::Points(points)) => {
                         let level = control + points.ratio();
-                        (level, format!("control + {points:#}: {}", words::share(level)), false)
+                        (level, format!("{against} + {points:#}: {}", words::share(level)), false)
                     }
                     Some(Increase::Ratio(ratio)) => {
                         let level = control * ratio;
-                        (level, format!("control × {ratio}: {}", words::share(level)), false)
+                        (level, format!("{against} × {ratio}: {}", words::share(level)), false)
                     }
                 }
             })

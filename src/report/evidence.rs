@@ -40,11 +40,12 @@ pub(super) fn bounds(report: &Report) -> Vec<Block> {
         Ending::Halted => Some("The run ended before its plan: what was not broken by then is open, not kept."),
         _ => None,
     };
+    let (now, against) = if report.fidelity.phases_compared { ("Inject", "Baseline") } else { ("Treated", "Control") };
     let head = [
         ("Bound", false),
         ("Verdict", false),
-        ("Treated", true),
-        ("Control", true),
+        (now, true),
+        (against, true),
         ("Estimate", true),
         ("Allowed", true),
         ("Evidence, ln E", true),
@@ -172,9 +173,16 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
     }
     let [treatment, control, bystander] = fidelity.enrolled;
     let figure = |name, value, note: &str| Figure { name, value: words::count(value), note: note.to_owned() };
+    let (enrolled, carried) = if fidelity.phases_compared {
+        let measured = figure("Measured", treatment, "requests where the indicators are, all phases");
+        (measured, figure("Drawn", fidelity.carried[0], "calls, while the fault was on"))
+    } else {
+        let carried = figure("Carried", fidelity.carried[0], "of their calls arrived with the mark");
+        (figure("Treated", treatment, "requests at the slice, all phases"), carried)
+    };
     blocks.push(Block::Figures(vec![
-        figure("Treated", treatment, "requests at the slice, all phases"),
-        figure("Carried", fidelity.carried[0], "of their calls arrived with the mark"),
+        enrolled,
+        carried,
         figure("Eligible", fidelity.eligible, "matched while the fault was on"),
         figure("Faulted", fidelity.faulted, "met the fault"),
         figure("Units exposed", fidelity.exposed_units, "treated units that met it"),
@@ -186,7 +194,12 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
         rows: asked.into_iter().map(|cells| plain(cells.map(Cell::text).into())).collect(),
         notes: "",
     }));
-    let mut rest = vec![Term {
+    let mut rest = Vec::new();
+    if fidelity.phases_compared {
+        let text = format!("{} while the fault was on", words::many(fidelity.carried[1], "call", "calls"));
+        rest.push(Term { name: "Not drawn", text });
+    }
+    rest.extend((!fidelity.phases_compared).then(|| Term {
         name: "In the other arms",
         text: format!(
             "{}, {}; {} of control with the mark",
@@ -194,11 +207,23 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
             words::many(bystander, "bystander", "bystanders"),
             words::many(fidelity.carried[1], "call", "calls"),
         ),
-    }];
-    rest.push(Term {
+    }));
+    if !fidelity.carried_by.is_empty() {
+        let by = |(carrier, calls): &(String, u64)| format!("{} ({})", line(carrier, NAME), words::count(*calls));
+        let text = fidelity.carried_by.iter().map(by).collect::<Vec<_>>().join(", ");
+        rest.push(Term { name: "Carried by", text });
+    }
+    rest.extend((!fidelity.phases_compared).then(|| Term {
         name: "Without the mark",
         text: format!("{} at the fault's listener", words::many(fidelity.uncarried, "call", "calls")),
-    });
+    }));
+    if fidelity.ambiguous > 0 {
+        let calls = words::many(fidelity.ambiguous, "call", "calls");
+        rest.push(Term {
+            name: "Of several arms",
+            text: format!("{calls} with an id that requests of several arms have"),
+        });
+    }
     let spared: Vec<_> = fidelity.spared.iter().map(|(reason, number)| spared(reason, *number)).collect();
     rest.push(Term {
         name: "Let through",
@@ -216,6 +241,10 @@ pub(super) fn fidelity(fidelity: &Fidelity) -> Vec<Block> {
             name: "Without a key",
             text: words::many(fidelity.unkeyed, "request in no arm", "requests in no arm"),
         });
+    }
+    if fidelity.no_id > 0 {
+        let text = words::many(fidelity.no_id, "request in no arm", "requests in no arm");
+        rest.push(Term { name: "Without an id", text });
     }
     if fidelity.no_room > 0 {
         let text = words::many(fidelity.no_room, "request in no arm", "requests in no arm");
@@ -247,7 +276,11 @@ fn spared(reason: &str, number: u64) -> String {
 fn asked_and_applied(fidelity: &Fidelity) -> Vec<[String; 3]> {
     let row = |name: &str, asked, applied| [name.to_owned(), asked, applied];
     let mut rows = vec![row(
-        "Treatment, share of matching traffic",
+        if fidelity.phases_compared {
+            "Share of the calls that were drawn"
+        } else {
+            "Treatment, share of matching traffic"
+        },
         words::share(fidelity.treatment_asked),
         words::share(fidelity.treatment_applied),
     )];

@@ -192,6 +192,9 @@ pub struct Fidelity {
     pub treatment_asked: f64,
     /// See above.
     pub treatment_applied: f64,
+    /// Phases were compared, not arms: the share is that of the calls that were drawn, and baseline is in control's place.
+    #[serde(default)]
+    pub phases_compared: bool,
     /// Matching requests per arm at the slice, all phases: treatment, control, bystander.
     pub enrolled: [u64; 3],
     /// Requests that matched and had no key to draw by.
@@ -202,6 +205,15 @@ pub struct Fidelity {
     pub carried: [u64; 2],
     /// Calls at the fault's listener without the mark, while the run was live.
     pub uncarried: u64,
+    /// What carried the arm of those that are in `carried`, and how often: baggage, traceparent, b3, x-request-id, header.
+    #[serde(default)]
+    pub carried_by: Vec<(String, u64)>,
+    /// Calls with an id that requests of several arms have: whose they are nobody knows.
+    #[serde(default)]
+    pub ambiguous: u64,
+    /// Requests that matched and had none of the ids that carry the arm.
+    #[serde(default)]
+    pub no_id: u64,
     /// Treated calls that matched while the fault was on.
     pub eligible: u64,
     /// Calls that met the fault.
@@ -322,7 +334,8 @@ pub struct Finding {
 impl Finding {
     /// Whether it may say why something broke; others speak of the run itself, or of the ledger.
     pub fn is_cause(&self) -> bool {
-        !["baseline_short", "failure_open", "failure_closed", "partial_exposure"].contains(&&*self.kind)
+        !["baseline_short", "phases_compared", "failure_open", "failure_closed", "partial_exposure"]
+            .contains(&&*self.kind)
     }
 }
 

@@ -230,3 +230,20 @@ fn what_to_type_is_what_whoever_wrote_the_report_said() {
     let old: Report = serde_json::from_value(json).unwrap();
     assert_eq!((old.replay.command, old.fidelity.undecided), (None, 0));
 }
+
+#[test]
+fn fidelity_says_what_carried_the_arm_and_what_could_not() {
+    let mut report = samples::held();
+    assert!(!markdown::render(&report).contains("Carried by"));
+    report.fidelity.carried_by = vec![("baggage".into(), 1200), ("x-request-id".into(), 7)];
+    (report.fidelity.ambiguous, report.fidelity.no_id) = (3, 1);
+    let text = markdown::render(&report);
+    for said in [
+        "baggage (1,200), x-request-id (7)",
+        "3 calls with an id that requests of several arms have",
+        "Without an id",
+        "1 request in no arm",
+    ] {
+        assert!(text.contains(said), "{said} is not in\n{text}");
+    }
+}

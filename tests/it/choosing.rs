@@ -9,7 +9,8 @@ use pratfall::experiment::limits::{Limits, Protected};
 use pratfall::measure::{Note, Phase};
 use pratfall::units::{Percent, Seed};
 
-use crate::support::stage::{limits, matching};
+use crate::support::h2::nothing;
+use crate::support::stage::{limits, matching, meaning};
 use crate::support::{Origin, Run, Stage, everybody, experiment, get, listener};
 
 fn share(text: &str) -> Percent {
@@ -221,4 +222,117 @@ async fn growing_the_treatment_moves_nobody_out_of_it() {
             }
         }
     }
+}
+
+/// Conditions, with a request that is meant and one that is not: method, target, fields.
+const MEANT: [(&str, &str, &str); 14] = [
+    ("{ method: [PUT, POST] }", "POST /a", "GET /a"),
+    ("{ path: [/a, /b/**] }", "GET /b/c/d?x=1", "GET /bc"),
+    ("{ path: /b/*/d }", "GET /b/c/d", "GET /b/c/e/d"),
+    ("{ path_regex: '^/a/[0-9]+$' }", "GET /a/12?x=y", "GET /a/12x"),
+    ("{ header: { x-tier: 'gold*' } }", "GET /a x-tier: golden", "GET /a x-tier: iron"),
+    ("{ query: { v: '2' } }", "GET /a?w=1&v=2", "GET /a?v=22"),
+    ("{ cookie: { beta: '1' } }", "GET /a cookie: a=b; beta=1", "GET /a cookie: beta=10"),
+    ("{ host: '*.example' }", "GET /a", "GET /a host: shop.example.com"),
+    ("{ caller: [127.0.0.0/8, 10.0.0.0/8] }", "GET /a", ""),
+    ("{ caller: 10.0.0.0/8 }", "", "GET /a"),
+    ("{ grpc: [shop.Ranker/Rank, shop.Cart/*] }", "POST /shop.Cart/Add", "POST /shop.Ranker/Ranks"),
+    ("{ baggage: { tenant: acme } }", "GET /a baggage: who=me,tenant=acme;p=1", "GET /a baggage: tenant=acmes"),
+    ("{ path: /a/**, not: { path: /a/health } }", "GET /a/b", "GET /a/health"),
+    ("{ any: [{ header: { x-a: '1' } }, { path: /b }] }", "GET /c x-a: 1", "GET /c x-a: 2"),
+];
+
+/// Sends `METHOD target field: value` in one of the versions, with more fields before it.
+async fn send(stage: &Stage, listener: &str, http2: bool, request: &str, fields: &[(&str, &str)]) -> u16 {
+    let mut parts = request.splitn(3, ' ');
+    let (method, target) = (parts.next().expect("a method"), parts.next().expect("a target"));
+    let mut host = "shop.example";
+    let mut all = fields.to_vec();
+    match parts.next().and_then(|field| field.split_once(": ")) {
+        Some(("host", value)) => host = value,
+        Some(field) => all.push(field),
+        None => {}
+    }
+    if http2 {
+        let request = http::Request::builder().method(method).uri(format!("http://{host}{target}"));
+        let request = all.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(nothing()).expect("a request");
+        return stage.h2(listener).await.send(request).await.expect("an answer").status().as_u16();
+    }
+    let fields: String = all.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let request = format!("{method} {target} HTTP/1.1\r\nhost: {host}\r\ncontent-length: 0\r\n{fields}\r\n");
+    stage.call(listener).await.ask(request).await.status()
+}
+
+#[tokio::test]
+async fn a_match_means_the_same_at_the_slice_and_at_the_fault_in_both_versions_of_http() {
+    let (front, inventory) = (Origin::well().await, Origin::well().await);
+    let stage = Stage::between(front.address, inventory.address).await;
+    for (conditions, meant, other) in MEANT {
+        let both = [(meant, 503), (other, 200)].into_iter().filter(|(request, _)| !request.is_empty());
+        let mut here = everybody("error: { status: 503 }");
+        here.slice.matches = meaning(conditions);
+        let run = stage.enroll(here);
+        let injection = run.inject();
+        for (request, status) in both.clone() {
+            for http2 in [false, true] {
+                let answer = send(&stage, "front", http2, request, &[]).await;
+                assert_eq!(answer, status, "slice: {conditions} on {request}, {http2}");
+            }
+        }
+        drop((injection, run));
+
+        let mut there = everybody("error: { status: 503 }");
+        there.inject.at = "inventory".to_owned();
+        there.inject.matches = meaning(conditions);
+        there.slice.by = By::Request;
+        let run = stage.enroll(there);
+        let _injection = run.inject();
+        send(&stage, "front", false, "GET /", &[("x-request-id", "r1")]).await;
+        for (request, status) in both {
+            for http2 in [false, true] {
+                let answer = send(&stage, "inventory", http2, request, &[("x-request-id", "r1")]).await;
+                assert_eq!(answer, status, "fault: {conditions} on {request}, {http2}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_seed_and_requests_meet_the_same_faults_with_one_worker_or_two() {
+    let mut met = Vec::new();
+    for (workers, seed) in [(1, 7), (2, 7), (2, 8)] {
+        let (front, inventory) = (Origin::well().await, Origin::well().await);
+        let listeners = vec![listener("front", front.address), listener("inventory", inventory.address)];
+        let stage = Stage::start(listeners, workers).await;
+        let mut experiment = experiment("error: { status: 503 }");
+        experiment.inject.share = share("50%");
+        experiment.inject.attempts = Some(2);
+        let run = stage.enroll_with(experiment, |terms| terms.seed = Seed(seed));
+        let _injection = run.inject();
+        let (mut callers, mut calls) = (
+            [stage.front().await, stage.front().await],
+            [stage.call("inventory").await, stage.call("inventory").await],
+        );
+        let mut statuses = Vec::new();
+        // A ramp of two steps; each request calls the same three times, on whichever worker.
+        for treatment in [0.2, 0.6] {
+            run.trial.treat(treatment);
+            for n in 0..60 {
+                let id = format!("x-request-id: r{n}-{treatment}\r\n");
+                callers[n % 2].ask(get("/", &id)).await;
+                for attempt in 0..3 {
+                    statuses.push(calls[(n + attempt) % 2].ask(get("/stock", &id)).await.status());
+                }
+            }
+        }
+        let faulted = |range: std::ops::Range<usize>| statuses[range].iter().filter(|status| **status == 503).count();
+        // The steps treat 12 and 36 of sixty; two attempts each, half of them.
+        let (first, second) = (faulted(0..180), faulted(180..360));
+        assert!((2..=24).contains(&first) && (22..=52).contains(&second), "{first} {second}");
+        assert!(statuses.chunks(3).all(|attempts| attempts[2] == 200), "the third attempt is spared");
+        met.push(statuses);
+    }
+    assert_eq!(met[0], met[1]);
+    assert_ne!(met[0], met[2], "another seed chooses anew");
 }

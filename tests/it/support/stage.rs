@@ -75,6 +75,7 @@ impl Stage {
             limits: Arc::new(limits()),
             harmed: Budget::new(u64::MAX, CancellationToken::new()),
             max_faulted: None,
+            patience: std::time::Duration::from_secs(30),
             places: (place(&experiment.slice.at), place(&experiment.inject.at)),
         };
         change(&mut terms);
@@ -120,6 +121,11 @@ impl Run {
 /// Requests of one path.
 pub fn matching(path: &str) -> Match {
     read("latency: { delay: 1s }", &format!("{{ path: {path} }}")).slice.matches
+}
+
+/// Requests that a `match` means.
+pub fn meaning(conditions: &str) -> Match {
+    read("latency: { delay: 1s }", conditions).slice.matches
 }
 
 /// Requests of callers in a network.

@@ -1,0 +1,210 @@
+//! How the arm of a request reaches the calls that the application makes for it: in the baggage, or by an id that the
+//! application passes on and that was seen at the slice a moment ago.
+//!
+//! Ids are remembered in this process only, for a while, and so many at the most. Nothing is written for them: a request
+//! that is known by its id leaves as it came.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::context::{self, Mark};
+use super::trial::Trial;
+use crate::experiment::Carry;
+use crate::measure::{Arm, Note};
+
+/// "A moment ago": what an application does for a request later than this, it does for nobody that we know.
+pub(super) const MOMENT: Duration = Duration::from_secs(60);
+
+/// So that workers seldom wait for each other.
+const SHARDS: usize = 16;
+/// Ids of one shard in one of its two halves: 131,072 in all, 12 MiB.
+const MOST: usize = 4096;
+
+/// The ids of requests at the slice, and what they stand for.
+#[derive(Debug)]
+pub(super) struct Memory {
+    shards: [Mutex<Shard>; SHARDS],
+    moment: Duration,
+}
+
+/// Two generations: when the younger is full or has had its time, the older goes.
+#[derive(Debug)]
+struct Shard {
+    young: HashMap<u64, Known>,
+    old: HashMap<u64, Known>,
+    since: Instant,
+}
+
+/// What an id stands for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Known {
+    /// Nothing where requests of several arms have the same id: it tells nobody whose call it is.
+    arm: Option<Arm>,
+    op: u128,
+    seen: Instant,
+}
+
+/// What is known of a call.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Told {
+    /// It belongs to an operation of an arm, and how that was carried.
+    By(Note, Arm, u128),
+    /// Its id is that of requests in several arms.
+    Ambiguous,
+    /// Nothing.
+    Nothing,
+}
+
+impl Memory {
+    /// Remembers ids for a moment, or for as long as a request may wait for its answer if that is longer.
+    pub(super) fn new(patience: Duration) -> Self {
+        let shard = || Mutex::new(Shard { young: HashMap::new(), old: HashMap::new(), since: Instant::now() });
+        Self { shards: std::array::from_fn(|_| shard()), moment: MOMENT.max(patience) }
+    }
+
+    /// The last to come counts, as long as all that came lately are of one arm.
+    fn remember(&self, id: u64, arm: Arm, op: u128) {
+        let now = Instant::now();
+        let mut shard = self.shard(id);
+        let before = shard.recall(id, now, self.moment);
+        let arm = before.map_or(Some(arm), |known| known.arm.filter(|before| *before == arm));
+        if shard.young.len() >= MOST || now.saturating_duration_since(shard.since) > self.moment {
+            shard.old = std::mem::take(&mut shard.young);
+            shard.since = now;
+        }
+        shard.young.insert(id, Known { arm, op, seen: now });
+    }
+
+    fn recall(&self, id: u64) -> Option<Known> {
+        self.shard(id).recall(id, Instant::now(), self.moment)
+    }
+
+    fn shard(&self, id: u64) -> std::sync::MutexGuard<'_, Shard> {
+        let shard = &self.shards[(id >> 32) as usize % SHARDS];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shard {
+    fn recall(&self, id: u64, now: Instant, moment: Duration) -> Option<Known> {
+        let known = self.young.get(&id).or_else(|| self.old.get(&id)).copied();
+        known.filter(|known| now.saturating_duration_since(known.seen) <= moment)
+    }
+}
+
+/// At the slice: sees to it that the calls of a request can be told. `Err` where they cannot, so that it is in no arm.
+///
+/// `key` is what the arm was drawn from: all requests with that id are in the same arm anyway.
+pub(super) fn send(
+    trial: &Trial,
+    headers: &mut HeaderMap,
+    (arm, op): (Arm, u128),
+    key: &[u8],
+    external: bool,
+) -> Result<(), Note> {
+    let carry = &trial.experiment.slice.carry;
+    let taking_part = arm != Arm::Bystander;
+    let mut carried = trial.inject_at == trial.slice_at;
+    if taking_part && writes(carry) && !external {
+        if !context::write(headers, &Mark::Arm { token: trial.token, arm, op }) {
+            return Err(Note::NoRoom);
+        }
+        carried = true;
+    }
+    if trial.inject_at != trial.slice_at {
+        for id in context::ids(headers, carry).filter(|id| taking_part || id.text != key) {
+            trial.memory.remember(trial.chance.bits(id.space, id.text), arm, op);
+            carried = true;
+        }
+    }
+    if carried || !taking_part { Ok(()) } else { Err(Note::NoId) }
+}
+
+/// At the fault: whose call it is.
+pub(super) fn receive(trial: &Trial, headers: &HeaderMap, mark: Option<Mark>) -> Told {
+    let carry = &trial.experiment.slice.carry;
+    match mark {
+        Some(Mark::Arm { token, arm, op }) if token == trial.token && writes(carry) => {
+            return Told::By(Note::ByBaggage, arm, op);
+        }
+        _ => {}
+    }
+    let mut told = Told::Nothing;
+    for id in context::ids(headers, carry) {
+        match trial.memory.recall(trial.chance.bits(id.space, id.text)) {
+            Some(Known { arm: Some(Arm::Bystander), .. }) => return Told::Nothing,
+            Some(Known { arm: Some(arm), op, .. }) => return Told::By(id.by, arm, op),
+            // Another of its ids may say more.
+            Some(Known { arm: None, .. }) => told = Told::Ambiguous,
+            None => {}
+        }
+    }
+    told
+}
+
+/// Whether the baggage says it.
+pub(super) fn writes(carry: &Carry) -> bool {
+    matches!(carry, Carry::Auto | Carry::Baggage)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A_MINUTE: Duration = Duration::from_secs(60);
+
+    fn arm(memory: &Memory, id: u64) -> Option<Option<Arm>> {
+        memory.recall(id).map(|known| known.arm)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_id_is_remembered_for_a_moment_and_the_last_to_bring_it_counts() {
+        let memory = Memory::new(Duration::from_secs(1));
+        memory.remember(1, Arm::Treatment, 7);
+        tokio::time::advance(A_MINUTE / 2).await;
+        memory.remember(1, Arm::Treatment, 8);
+        tokio::time::advance(A_MINUTE).await;
+        assert_eq!(memory.recall(1).map(|known| (known.arm, known.op)), Some((Some(Arm::Treatment), 8)));
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(arm(&memory, 1), None, "that was a moment ago");
+        assert_eq!(arm(&memory, 2), None);
+        let patient = Memory::new(A_MINUTE * 5);
+        patient.remember(1, Arm::Control, 7);
+        tokio::time::advance(A_MINUTE * 5).await;
+        assert_eq!(arm(&patient, 1), Some(Some(Arm::Control)), "its request may still be under way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_id_of_several_arms_is_nobodys_until_it_is_forgotten() {
+        let memory = Memory::new(A_MINUTE);
+        for other in [Arm::Control, Arm::Bystander] {
+            memory.remember(1, Arm::Treatment, 7);
+            memory.remember(1, other, 8);
+            assert_eq!(arm(&memory, 1), Some(None));
+            memory.remember(1, Arm::Treatment, 9);
+            assert_eq!(arm(&memory, 1), Some(None), "once is enough");
+            tokio::time::advance(A_MINUTE * 2).await;
+        }
+        memory.remember(1, Arm::Treatment, 10);
+        assert_eq!(arm(&memory, 1), Some(Some(Arm::Treatment)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn memory_is_bounded_and_the_oldest_go_first() {
+        let memory = Memory::new(A_MINUTE);
+        let many = (SHARDS * MOST * 4) as u64;
+        // Spread over the shards, as hashes are.
+        let id = |n: u64| n << 32 | n;
+        (0..many).for_each(|n| memory.remember(id(n), Arm::Treatment, u128::from(n)));
+        let kept = (0..many).filter(|n| memory.recall(id(*n)).is_some()).count();
+        assert!(kept <= 2 * SHARDS * MOST && kept >= SHARDS * MOST, "{kept}");
+        assert!(memory.recall(id(0)).is_none() && memory.recall(id(many - 1)).is_some());
+        // The same id again and again takes no more room.
+        (0..many).for_each(|n| memory.remember(7, Arm::Control, u128::from(n)));
+        assert!(memory.shard(7).young.len() <= MOST);
+    }
+}

@@ -1,0 +1,45 @@
+//! Phases instead of arms (`carry: none`): everybody is measured where the indicators are, and the calls that meet the
+//! fault are drawn where it waits. Nothing tells which call belongs to which request, and nothing is written.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Request;
+use tokio::time::Instant;
+
+use super::trial::{Here, Part, Trial, key, number};
+use crate::measure::{Arm, Arrival, Note, Phase, Recorder};
+use crate::service::Body;
+
+/// Where the indicators are: whoever comes in inject lives with the fault, as the treatment does elsewhere.
+pub(super) fn measured(here: &Here<'_>, trial: &Arc<Trial>, own: Option<Duration>) -> Option<Part> {
+    let recorder = here.worker.recorder(trial);
+    let phase = **trial.phase.load();
+    let start = own.map_or_else(Instant::now, |intended| trial.epoch + intended);
+    let patience = here.config.timeouts.response.get();
+    let unit = recorder.begin(Arrival { arm: Arm::Treatment, mark: phase, start, patience, key: 0, op: 0 });
+    Some(Part { arm: Arm::Bystander, op: 0, recorder, unit })
+}
+
+/// Where the fault waits: a call that was drawn, in inject.
+pub(super) fn drawn(here: &Here<'_>, trial: &Arc<Trial>, request: &Request<Body>) -> Option<(Rc<Recorder>, Arm, u128)> {
+    let slice = &trial.experiment.slice;
+    if !slice.matches.matches(request, Some(here.caller)) {
+        return None;
+    }
+    let recorder = here.worker.recorder(trial);
+    let count = here.worker.next_operation();
+    let Some(drawn) = key(&slice.by, here, request, None, count) else {
+        recorder.note(Note::Unkeyed);
+        return None;
+    };
+    let phase = trial.phase.load().phase;
+    let treated = trial.arm(&drawn) == Arm::Treatment;
+    if phase == Phase::Inject && trial.experiment.inject.matches.matches(request, Some(here.caller)) {
+        recorder.note(if treated { Note::CarriedTreatment } else { Note::CarriedControl });
+    }
+    let joined = trial.joined.as_ref().and_then(|by| key(by, here, request, None, count));
+    let op = number(here, trial, trial.chance.bits("key", &drawn), joined, count, phase);
+    treated.then_some((recorder, Arm::Treatment, op))
+}
