@@ -4,6 +4,7 @@
 
 pub mod bound;
 pub mod control;
+mod counters;
 pub mod evidence;
 mod findings;
 pub mod follow_up;
@@ -28,6 +29,7 @@ mod watch;
 mod write;
 
 pub use self::control::{Control, Started, Status};
+pub use self::counters::Counters;
 pub use self::judge::judge;
 pub use self::preflight::Refusal;
 pub use self::progress::Progress;
