@@ -42,7 +42,10 @@ pub(super) fn together(
         if !slice.matches.asks_for_callers_only() || !inject.matches.asks_for_callers_only() {
             problems.error_at_key(
                 &pointer,
-                format!("`{}` meets connections before anything is asked on them, and `match` asks for more", words(fault)),
+                format!(
+                    "`{}` meets connections before anything is asked on them, and `match` asks for more",
+                    words(fault)
+                ),
                 help("match `caller` alone, or nothing"),
             );
         }

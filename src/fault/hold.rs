@@ -164,8 +164,7 @@ mod tests {
         let mut held = tokio::task::JoinSet::new();
         for index in 0..1000 {
             let witness = Witness::in_turn(release.clone(), f64::from(index) / 1000.0);
-            let hold =
-                Hold::new(Instant::now(), Some(Duration::from_secs(3600)), stop.clone(), Some(witness.clone()));
+            let hold = Hold::new(Instant::now(), Some(Duration::from_secs(3600)), stop.clone(), Some(witness.clone()));
             held.spawn(async move {
                 assert_eq!(hold.await, Held::Released);
                 assert!(witness.hear().released);

@@ -10,8 +10,8 @@ use futures_util::FutureExt;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
-use super::counters::Counters;
 use super::Progress;
+use super::counters::Counters;
 use super::preflight::{self, Refusal};
 use super::run::{Lab, Order};
 use super::stop::Stop;

@@ -91,12 +91,7 @@ fn chosen<'f>(
     }
 }
 
-fn allowed(
-    trial: &Trial,
-    caller: IpAddr,
-    key: &[u8],
-    recorder: &crate::measure::Recorder,
-) -> Result<Draw, Note> {
+fn allowed(trial: &Trial, caller: IpAddr, key: &[u8], recorder: &crate::measure::Recorder) -> Result<Draw, Note> {
     let inject = &trial.experiment.inject;
     if !inject.matches.matches(&Request::new(()), Some(caller)) {
         return Err(Note::SparedNoMatch);

@@ -18,8 +18,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::config::ListenerConfig;
 use super::budget::FaultBudget;
+use super::config::ListenerConfig;
 use super::context::{self, Mark};
 use super::injecting::Injecting;
 use super::listen::Listener;
