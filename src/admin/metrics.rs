@@ -120,3 +120,27 @@ fn runs(runs: &[Status]) {
     gauge!("pratfall_active_faults").set(f64::from(active));
     gauge!("pratfall_held_requests").set(held as f64);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_counted_by_listener_experiment_and_kind_and_the_spared_by_reason() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let mut counters = Counters::default();
+        counters.met.insert(("inventory".into(), "slow".into(), "latency"), 3);
+        counters.spared.insert("probe", 2);
+        counters.harmed.insert("slow".into(), 1);
+        with_local_recorder(&recorder, || counted(&counters));
+        let text = handle.render();
+        for line in [
+            "pratfall_faults_injected_total{listener=\"inventory\",experiment=\"slow\",fault=\"latency\"} 3",
+            "pratfall_faults_suppressed_total{reason=\"probe\"} 2",
+            "pratfall_harmed_units_total{experiment=\"slow\"} 1",
+        ] {
+            assert!(text.contains(line), "`{line}` is not in\n{text}");
+        }
+    }
+}

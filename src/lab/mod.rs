@@ -11,6 +11,8 @@ pub mod follow_up;
 mod gather;
 mod guard;
 pub mod judge;
+#[cfg(test)]
+mod limits_tests;
 mod missing;
 pub mod plan;
 pub mod preflight;

@@ -141,7 +141,8 @@ impl Stage {
         self.start_in(Lab { ledger: Some(ledger), ..self.lab.clone() }, experiment)
     }
 
-    fn start_in(&self, lab: Lab, experiment: Arc<Experiment>) -> Live {
+    /// Begins a run in another lab.
+    pub(super) fn start_in(&self, lab: Lab, experiment: Arc<Experiment>) -> Live {
         let (stop, stopped) = watch::channel(None);
         let (shown, progress) = watch::channel(Progress::default());
         let order = Self::order(experiment, 7);

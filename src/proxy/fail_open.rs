@@ -111,3 +111,78 @@ impl HttpBody for Guarded {
         self.caught(|inner| inner.size_hint(), SizeHint::default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use http_body_util::BodyExt;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::experiment::Experiment;
+    use crate::measure::Budget;
+    use crate::proxy::Terms;
+    use crate::units::Seed;
+
+    fn trial() -> Arc<Trial> {
+        let text = "version: 1\nexperiment: test\nhypothesis: All is well.\nslice: { at: front }\n\
+            inject: { at: back, faults: [{ error: { status: 503 } }] }\nsteady_state: [{ error_rate: { max: 1% } }]\n";
+        let (experiment, _) = Experiment::parse("test", text, &|_| None).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let terms = Terms {
+            run: "R-test".into(),
+            seed: Seed(7),
+            rules: Vec::new(),
+            limits: Arc::default(),
+            harmed: Budget::new(u64::MAX, CancellationToken::new()),
+            max_faulted: None,
+            places: (0, 1),
+        };
+        Trial::new(experiment.into(), terms).0
+    }
+
+    /// Says three bytes, then panics.
+    struct Bomb(bool);
+
+    impl HttpBody for Bomb {
+        type Data = Bytes;
+        type Error = Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+            assert!(!std::mem::replace(&mut self.0, true), "planted");
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"abc")))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_whose_code_panics_breaks_off_and_the_run_is_over() {
+        let trial = trial();
+        let mut body = Body::faulted(Bomb(false));
+        guard(&trial, &mut body);
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "abc");
+        assert!(!trial.failed());
+        assert!(matches!(body.frame().await, Some(Err(Error::Failed))));
+        assert!(trial.failed() && body.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn a_request_comes_back_whole_unless_something_of_it_went_on() {
+        let trial = trial();
+        let request = || Request::post("/up").header("x-a", "1").body(Body::from(Bytes::from_static(b"abc"))).unwrap();
+        let (kept, faulted) = Kept::of(request());
+        assert_eq!(faulted.body().size_hint().exact(), Some(3));
+        drop(faulted);
+        let back = kept.back().unwrap();
+        assert_eq!((back.uri().path(), back.headers()["x-a"].as_bytes()), ("/up", &b"1"[..]));
+        assert_eq!(back.into_body().collect().await.unwrap().to_bytes(), "abc");
+
+        let (kept, mut faulted) = Kept::of(request());
+        poll_fn(|cx| Pin::new(faulted.body_mut()).poll_frame(cx)).await.unwrap().unwrap();
+        assert!(kept.back().is_none(), "it was read");
+
+        let (kept, mut faulted) = Kept::of(request());
+        kept.called().now(&trial, &mut faulted);
+        assert_eq!(faulted.into_body().collect().await.unwrap().to_bytes(), "abc");
+        assert!(kept.back().is_none(), "the upstream has it");
+    }
+}
