@@ -63,7 +63,9 @@ async fn a_baseline_that_takes_its_time_leaves_less_for_inject_and_never_too_lit
     on_stage(|stage| async move {
         stage.shop.timeout.set(Some(Duration::from_millis(300)));
         // An automatic baseline takes twenty seconds here.
-        for (inject, most, injected) in [("20s", 46, true), ("20s", 44, false), ("auto", 240, true), ("auto", 26, false)] {
+        for (inject, most, injected) in
+            [("20s", 46, true), ("20s", 44, false), ("auto", 240, true), ("auto", 26, false)]
+        {
             let phases = format!("{{ inject: {inject}, recovery: 5s }}");
             let lab = limited(&stage, |limits| limits.max_duration = Span::secs(most));
             let report = stage.start_in(lab, document(&[(PHASES, &phases)])).run.await.unwrap().unwrap();

@@ -56,10 +56,8 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
         later(indicator.at != slice.at, "an indicator `at` another listener than the slice's", "leave `at` out");
     }
     for guard in &experiment.guards {
-        match guard {
-            Guard::Probe(_) => later(true, "a guard by `probe`", "use `error_rate`, `slow_rate` or `harmed`"),
-            _ => {}
-        }
+        let probe = matches!(guard, Guard::Probe(_));
+        later(probe, "a guard by `probe`", "use `error_rate`, `slow_rate` or `harmed`");
     }
     let command = experiment.traffic.as_ref().is_some_and(|traffic| traffic.command.is_some());
     later(command, "`traffic` by `command`", "write `rate` and `requests`, or start the command beside the run");

@@ -45,7 +45,7 @@ pub(super) async fn greet(connection: &Connection, plan: &Rc<Plan>) -> Greeting 
             fail_open::caught(trial, stall(connection, trial, &on, tls, draw)).await.unwrap_or(Greeting::AsEver)
         }
         (Fault::Tls(tls), Some(real)) => {
-            let address = connection.socket.local_address().unwrap_or(plan.config().bind.ip());
+            let address = connection.socket.local_address().unwrap_or_else(|| plan.config().bind.ip());
             let forged = trial.guarded(|| Some(on.forger().config(tls.how, real, address)));
             forged.map_or(Greeting::AsEver, Greeting::With)
         }

@@ -196,7 +196,7 @@ fn chosen(
 pub(super) const SHARE: u64 = 0x5348_4152_4553_4841;
 
 /// The draw of a held call's place among those that are let go; faults draw with their places in the list.
-const RELEASE: u64 = 0x5245_4c45_4153_45;
+const RELEASE: u64 = 0x5245_4c45_4153_4521;
 
 /// What a call draws from: its key, what it calls, and which attempt it is; never the time or the order of arrival.
 pub(super) fn draw(trial: &Trial, op: u128, call: u64, attempt: u32) -> u64 {

@@ -274,7 +274,7 @@ impl ServerCertVerifier for Credulous {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        *self.0.lock().unwrap() = Some(certificate.clone().into_owned());
+        *self.0.lock().expect("nobody panics with it") = Some(certificate.clone().into_owned());
         Ok(ServerCertVerified::assertion())
     }
 
@@ -307,12 +307,12 @@ impl ServerCertVerifier for Credulous {
 async fn credulous(address: SocketAddr, name: &'static str) -> (Secret, CertificateDer<'static>) {
     let verifier = Arc::new(Credulous(Mutex::default()));
     let builder = ClientConfig::builder_with_provider(default_provider().into());
-    let builder = builder.with_protocol_versions(BOTH).unwrap().dangerous();
+    let builder = builder.with_protocol_versions(BOTH).expect("versions").dangerous();
     let config = builder.with_custom_certificate_verifier(verifier.clone()).with_no_client_auth();
-    let stream = TcpStream::connect(address).await.unwrap();
-    let name = ServerName::try_from(name).unwrap();
+    let stream = TcpStream::connect(address).await.expect("the listener listens");
+    let name = ServerName::try_from(name).expect("a name");
     let shaken = within("a handshake", TlsConnector::from(Arc::new(config)).connect(name, stream)).await;
-    let certificate = verifier.0.lock().unwrap().take().expect("it was shown one");
+    let certificate = verifier.0.lock().expect("nobody panics with it").take().expect("it was shown one");
     (Wire::over(shaken.expect("it trusts everybody")), certificate)
 }
 
