@@ -9,7 +9,7 @@ use super::control::Control;
 use super::counters::Counters;
 use super::preflight::{limits, places};
 use super::stage::{DOCUMENT, LATENCY, PHASES, SLOW, Stage, document, on_stage};
-use super::{Lab, Refusal};
+use super::{Lab, Refusal, Stop};
 use crate::clock;
 use crate::experiment::glob::PathGlob;
 use crate::experiment::limits::{Limits, Protected};
@@ -172,6 +172,29 @@ async fn what_runs_have_counted_only_grows_also_when_they_are_forgotten() {
             (before, spared) = counted;
         }
         assert!(control.runs_here().len() <= 50 && spared > 0);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_are_held_leave_in_turn_and_within_a_tenth_of_a_second_of_the_halt() {
+    on_stage(|stage| async move {
+        stage.shop.rate.set(200);
+        let live = stage.start(hanging());
+        sleep(Duration::from_secs(20)).await;
+        let held = stage.shop.waiting.get();
+        assert!(held > 500, "{held} are held");
+        live.stop.send(Some(Stop::Halt("ada".into()))).unwrap();
+        let mut left = Vec::new();
+        for _ in 0..3 {
+            sleep(Duration::from_millis(20)).await;
+            left.push(f64::from(stage.shop.waiting.get()) / f64::from(held));
+        }
+        sleep(Duration::from_millis(10)).await;
+        // Evenly over sixty milliseconds; a few are on their way to inventory.
+        assert!((0.6..0.8).contains(&left[0]) && (0.25..0.45).contains(&left[1]) && left[2] < 0.1, "{left:?}");
+        assert!(stage.shop.waiting.get() <= 2, "nobody is held any more");
+        live.run.await.unwrap().unwrap();
     })
     .await;
 }
