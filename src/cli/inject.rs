@@ -229,5 +229,5 @@ fn plain(now: &Progress) -> String {
 
 fn figures(now: &Progress) -> String {
     let held = if now.held > 0 { format!("  held {}", words::count(now.held)) } else { String::new() };
-    format!("  faulted {}  spared {}{held}", words::count(now.faulted), words::count(now.spared))
+    format!("  faulted {}  spared {}{held}", words::count(now.faulted), words::count(now.spared.values().sum()))
 }

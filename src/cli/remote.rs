@@ -22,6 +22,7 @@ use super::{Output, system};
 use crate::admin;
 use crate::experiment::Ending;
 use crate::lab::{Progress, follow_up};
+use crate::measure::Note;
 use crate::report::{Counted, Report};
 
 /// How often a run is asked for, which is its heartbeat too: well within its lease.
@@ -208,7 +209,10 @@ fn heard(shown: &Value) -> Progress {
         planned: time("planned"),
         indicators,
         faulted: shown["faulted"].as_u64().unwrap_or_default(),
-        spared: shown["spared"].as_u64().unwrap_or_default(),
+        spared: Note::ALL
+            .into_iter()
+            .filter_map(|note| note.spared().map(|why| (why, shown["spared"][why].as_u64().unwrap_or_default())))
+            .collect(),
         held: shown["held"].as_u64().unwrap_or_default(),
         broken_after: shown["broken_after"].as_f64().map(|_| time("broken_after")),
         ..Progress::default()

@@ -11,6 +11,7 @@ mod check_traffic;
 pub mod draft;
 pub mod game_day;
 pub mod glob;
+pub mod health;
 pub mod indicator;
 pub mod limits;
 pub mod matcher;
@@ -302,6 +303,22 @@ mod tests {
             &include_str!("../../tests/documents/valid/shortest.yaml").replace("/** }", "/** }, treatment: 80%"),
         );
         assert!((most.slice.control.ratio() - 0.2).abs() < 1e-12);
+    }
+
+    #[test]
+    fn what_comes_from_elsewhere_has_no_files_and_runs_no_programs() {
+        let shortest = include_str!("../../tests/documents/valid/shortest.yaml");
+        assert_eq!(parsed(shortest).not_from_elsewhere(), None);
+        let with = |old: &str, new: &str| {
+            assert!(shortest.contains(old), "{shortest}");
+            parsed(&shortest.replace(old, new)).not_from_elsewhere().expect(new)
+        };
+        let body = with("status: 503", "status: 503, body_file: /etc/passwd");
+        assert!(body.starts_with("/inject/faults/0/error/body_file: ") && body.contains("no file"), "{body}");
+        let histogram = with("error: { status: 503 }", "latency: { histogram: /etc/passwd }");
+        assert!(histogram.starts_with("/inject/faults/0/latency/histogram: "), "{histogram}");
+        let command = with("steady_state:", "traffic: { command: [rm, -rf, /] }\nsteady_state:");
+        assert!(command.starts_with("/traffic/command: ") && command.contains("no program"), "{command}");
     }
 
     #[test]

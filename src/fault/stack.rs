@@ -40,6 +40,7 @@ impl Fault {
             Self::Latency(latency) => latency.not_yet(),
             Self::Error(error) => error.not_yet(),
             Self::Drop(drop) => drop.not_yet(),
+            Self::Tls(_) => None,
             _ => Some(format!("`{}` is read but not injected by this version", self.kind())),
         }
     }

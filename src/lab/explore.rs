@@ -124,7 +124,7 @@ impl Lab {
 
         let ended_by = cut.map(|cut| match cut {
             Cut::Stop(stop) => stop.to_string(),
-            Cut::Guard(why) | Cut::Budget(why) | Cut::NoTraffic(why) => why,
+            Cut::Guard(why) | Cut::Budget(why) | Cut::NoTraffic(why) | Cut::Limit(why) | Cut::Failed(why) => why,
             Cut::Broken => "it was shown broken".to_owned(),
         });
         watch.say("run", format!("the fault is off: {}", ended_by.as_deref().unwrap_or("as planned")));

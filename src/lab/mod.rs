@@ -4,6 +4,7 @@
 
 pub mod bound;
 pub mod control;
+mod counters;
 pub mod evidence;
 pub mod explore;
 #[cfg(test)]
@@ -13,6 +14,8 @@ pub mod follow_up;
 mod gather;
 mod guard;
 pub mod judge;
+#[cfg(test)]
+mod limits_tests;
 pub mod map;
 mod missing;
 mod pairing;
@@ -38,6 +41,7 @@ mod watch;
 mod write;
 
 pub use self::control::{Control, Over, Started, Status};
+pub use self::counters::Counters;
 pub use self::explore::{Exploration, Explored};
 pub use self::judge::judge;
 pub use self::preflight::Refusal;

@@ -264,7 +264,9 @@ fn ending(
 ) -> (Ending, String) {
     match cut {
         Some(Cut::Stop(stop)) => return (Ending::Halted, stop.to_string()),
-        Some(Cut::Guard(why) | Cut::Budget(why) | Cut::NoTraffic(why)) => return (Ending::Halted, why),
+        Some(Cut::Guard(why) | Cut::Budget(why) | Cut::NoTraffic(why) | Cut::Limit(why) | Cut::Failed(why)) => {
+            return (Ending::Halted, why);
+        }
         Some(Cut::Broken) | None => {}
     }
     if map.enrolled == 0 {

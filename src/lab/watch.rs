@@ -16,6 +16,7 @@ use super::pairing::{After, Pairing};
 use super::stop::Stop;
 use super::{Progress, plan};
 use crate::experiment::Experiment;
+use crate::experiment::limits::Limits;
 use crate::measure::block::{self, Pair, Ticks, Undecided};
 use crate::measure::{Arm, Batch, Counts, Note, Phase, PhaseMark, TICK, Tally};
 use crate::proxy::Trial;
@@ -38,6 +39,10 @@ pub(super) enum Cut {
     Budget(String),
     /// Nobody came.
     NoTraffic(String),
+    /// The limits of the system do not allow it any longer.
+    Limit(String),
+    /// The run's own code panicked on a request.
+    Failed(String),
     /// A bound was shown broken, and watched for long enough.
     Broken,
 }
@@ -63,6 +68,7 @@ pub(super) struct Watch<'a> {
     pub(super) spent: CancellationToken,
     pub(super) stop: watch::Receiver<Option<Stop>>,
     pub(super) progress: &'a watch::Sender<Progress>,
+    pub(super) limits: Arc<Limits>,
 }
 
 impl Watch<'_> {
@@ -110,7 +116,7 @@ impl Watch<'_> {
                 Some(batch) = self.batches.recv() => self.tally.add(batch),
                 _ = ticks.tick() => {
                     self.show(mark, planned);
-                    if let Some(cut) = look(self) {
+                    if let Some(cut) = self.lost(mark).or_else(|| look(self)) {
                         return Some(cut);
                     }
                     if done(self) {
@@ -150,6 +156,16 @@ impl Watch<'_> {
         let why = self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally))?;
         let before = self.marks.last().is_some_and(|mark| mark.phase == Phase::Baseline);
         Some(Cut::Guard(if before { format!("the system was not well before any fault: {why}") } else { why }))
+    }
+
+    /// Why the run must end whatever it measures, if it must.
+    fn lost(&self, mark: PhaseMark) -> Option<Cut> {
+        if self.trial.failed() {
+            let why = "the code of a fault panicked on a request: the fault was taken off, and the run says nothing";
+            return Some(Cut::Failed(why.to_owned()));
+        }
+        let over = mark.phase != Phase::Recovery && !self.limits.allows_now(crate::clock::now());
+        over.then(|| Cut::Limit("the hours of `limits.hours` are over".to_owned()))
     }
 
     /// The blocks of one indicator in a phase that is over, and with it everybody's window.
@@ -209,16 +225,6 @@ impl Watch<'_> {
         (!came).then(|| Cut::NoTraffic(format!("no traffic: for {} s no request {what}", NO_TRAFFIC.as_secs())))
     }
 
-    /// Calls that could have met the fault and did not. Without indicators nobody is compared: who is not treated is spared.
-    pub(super) fn spared(&self) -> u64 {
-        let notes = Note::ALL.into_iter().filter(|note| note.spared().is_some());
-        let by_hand = self.experiment.steady_state.is_empty();
-        let of_hand =
-            || self.tally.sum(Phase::Inject)[Arm::Bystander as usize].arrived + self.tally.noted(Note::Protected);
-        let others = if by_hand { of_hand() } else { 0 };
-        notes.map(|note| self.tally.noted(note)).sum::<u64>() + others
-    }
-
     fn show(&self, mark: PhaseMark, planned: Duration) {
         let mut sums = self.tally.sum(mark.phase);
         let phases = self.experiment.compares_phases();
@@ -240,12 +246,33 @@ impl Watch<'_> {
             elapsed: mark.since.elapsed(),
             planned,
             indicators: indicators.collect(),
-            faulted: self.tally.noted(Note::Faulted),
-            spared: self.spared(),
-            harmed: self.trial.harmed().spent(),
+            at: self.experiment.inject.at.clone(),
             held: self.trial.held(),
             broken_after: self.broken_after.iter().flatten().min().copied(),
-            ending: None,
+            ..Progress::default()
+        });
+        self.count();
+    }
+
+    /// Shows what was counted by now.
+    pub(super) fn count(&self) {
+        let noted = |note: Note| self.tally.noted(note);
+        let mut spared = std::collections::BTreeMap::new();
+        for (reason, note) in Note::ALL.into_iter().filter_map(|note| Some((note.spared()?, note))) {
+            spared.insert(reason, noted(note));
+        }
+        // Requests of the slice on a protected route are as safe as calls there.
+        *spared.entry("protected").or_default() += noted(Note::Protected);
+        if self.experiment.steady_state.is_empty() {
+            // By hand nobody is compared: who was not drawn is spared.
+            *spared.entry("share").or_default() += self.tally.sum(Phase::Inject)[Arm::Bystander as usize].arrived;
+        }
+        self.progress.send_modify(|progress| {
+            progress.faulted = noted(Note::Faulted);
+            progress.harmed = self.trial.harmed().spent();
+            progress.injecting = self.trial.is_injecting();
+            progress.met = self.trial.met().into_iter().collect();
+            progress.spared = spared;
         });
     }
 }

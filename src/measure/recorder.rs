@@ -91,6 +91,8 @@ pub enum Note {
     SparedNoMatch,
     /// Spared: a protected route.
     SparedProtected,
+    /// Spared, and in no arm: it looks like a health probe, and the experiment names none.
+    SparedProbe,
     /// Spared: only a share of the calls is meant.
     SparedShare,
     /// Spared: only the first attempts are meant.
@@ -103,7 +105,7 @@ pub enum Note {
 
 impl Note {
     /// All notes, in the order of their counters.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Unkeyed,
         Self::NoRoom,
         Self::NoId,
@@ -122,6 +124,7 @@ impl Note {
         Self::SparedEnded,
         Self::SparedNoMatch,
         Self::SparedProtected,
+        Self::SparedProbe,
         Self::SparedShare,
         Self::SparedAttempts,
         Self::SparedLimit,
@@ -146,6 +149,7 @@ impl Note {
             Self::SparedEnded => "ended",
             Self::SparedNoMatch => "no_match",
             Self::SparedProtected => "protected",
+            Self::SparedProbe => "probe",
             Self::SparedShare => "share",
             Self::SparedAttempts => "attempts",
             Self::SparedLimit => "limit",
