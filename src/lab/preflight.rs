@@ -71,6 +71,14 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
     reasons
 }
 
+/// Whether the files that the experiment names were read.
+pub fn files(experiment: &Experiment) -> Result<(), Refusal> {
+    match experiment.inject.faults.iter().find(|fault| fault.is_unread()).and_then(|fault| fault.file()) {
+        Some((key, file)) => Err(Refusal::Document(format!("`{key}: {file}` was not read, so that nothing can begin"))),
+        None => Ok(()),
+    }
+}
+
 /// Whether an experiment may run on this proxy under these limits, at the places it names.
 pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), Refusal> {
     let find = |name: &str| {

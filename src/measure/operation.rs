@@ -41,6 +41,8 @@ pub enum Met {
     Error(u16),
     /// The connection was cut.
     Cut,
+    /// Something on its way was changed, and it went on.
+    Changed,
     /// It was held, and waited to the end.
     Waited {
         /// How long it was to be held.

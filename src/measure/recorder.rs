@@ -82,11 +82,17 @@ pub enum Note {
     SparedLimit,
     /// Spared: the budget of faults is spent.
     SparedBudget,
+    /// Spared: it must not be sent twice.
+    SparedNotRepeatable,
+    /// Spared: its body is too large to be sent twice.
+    SparedTooLarge,
+    /// Spared: the overload that is injected takes it.
+    SparedBelowLimit,
 }
 
 impl Note {
     /// All notes, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::Unkeyed,
         Self::NoRoom,
         Self::Protected,
@@ -102,6 +108,9 @@ impl Note {
         Self::SparedAttempts,
         Self::SparedLimit,
         Self::SparedBudget,
+        Self::SparedNotRepeatable,
+        Self::SparedTooLarge,
+        Self::SparedBelowLimit,
     ];
 
     /// Why a call was spared, in the words of reports and metrics.
@@ -114,6 +123,9 @@ impl Note {
             Self::SparedAttempts => "attempts",
             Self::SparedLimit => "limit",
             Self::SparedBudget => "budget",
+            Self::SparedNotRepeatable => "not_repeatable",
+            Self::SparedTooLarge => "too_large",
+            Self::SparedBelowLimit => "below_limit",
             _ => return None,
         })
     }

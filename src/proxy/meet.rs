@@ -13,10 +13,10 @@ use tower::{Service, ServiceExt, service_fn};
 
 use super::answer::MARK;
 use super::trial::{Here, Injecting, Next, Trial};
-use crate::fault::{self, Arrived, Draw, Injected, Once, Testimony, Witness};
+use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Spared, Testimony, Witness};
 use crate::measure::operation::{Event, Met};
 use crate::measure::{Arm, Note, Phase, Recorder};
-use crate::service::{Body, Error};
+use crate::service::{Body, Error, Origin};
 
 /// How often the same call of an operation was seen. Bounded: the oldest half is forgotten when it is full.
 #[derive(Debug, Default)]
@@ -55,12 +55,13 @@ pub(super) async fn meet(
     }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let call = trial.chance.bits("call", format!("{} {target}", request.method()).as_bytes());
-    let news = News {
+    let mut news = News {
         recorder: recorder.clone(),
         op,
         call,
         unsafe_method: !request.method().is_safe(),
         witness: Witness::default(),
+        certain: true,
         told: false,
     };
     let injecting = match trial.guarded(|| Some(chosen(here, trial, recorder, op, call, &request))) {
@@ -75,7 +76,11 @@ pub(super) async fn meet(
             return next(request).await;
         }
     };
-    recorder.note(Note::Faulted);
+    let faults = &injecting.on.faults;
+    news.certain = faults.iter().any(Fault::meets_every_call);
+    if news.certain {
+        recorder.note(Note::Faulted);
+    }
     let _held = trial.hold();
     let draw = draw(trial, op, call, injecting.attempt);
     let extensions = request.extensions_mut();
@@ -83,7 +88,7 @@ pub(super) async fn meet(
     extensions.insert(Draw(draw));
     extensions.insert(news.witness.clone());
     let upstream = service_fn(move |request| next(request));
-    let mut faulted = fault::stack(&injecting.on.faults, Once::new(upstream), &injecting.on.stop);
+    let mut faulted = fault::stack(faults, Once::new(upstream), &injecting.on.stop);
     let unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
     let faulted = async { faulted.ready().await?.call(request).await };
     let result = match here.socket.filter(|_| unread) {
@@ -95,6 +100,9 @@ pub(super) async fn meet(
         None => faulted.await,
     };
     let met = news.met(&result);
+    if !news.certain {
+        recorder.note(news.noted());
+    }
     news.tell(met);
     result.map(|mut response| {
         if let Some(Injected(kind)) = response.extensions().get().copied()
@@ -138,6 +146,10 @@ fn chosen(
     {
         return Err(Note::SparedShare);
     }
+    let spared = on.faults.iter().map(|fault| fault.spares(request)).collect::<Option<Vec<_>>>();
+    if let Some(why) = spared.and_then(|all| all.first().copied()) {
+        return Err(note(why));
+    }
     if trial.held.load(Ordering::Relaxed) >= trial.limits.max_held() {
         return Err(Note::SparedLimit);
     }
@@ -146,6 +158,15 @@ fn chosen(
         return Err(Note::SparedBudget);
     }
     Ok(Chosen { on, attempt })
+}
+
+fn note(why: Spared) -> Note {
+    match why {
+        Spared::NotRepeatable => Note::SparedNotRepeatable,
+        Spared::TooLarge => Note::SparedTooLarge,
+        Spared::BelowLimit => Note::SparedBelowLimit,
+        Spared::TooMany => Note::SparedLimit,
+    }
 }
 
 /// Tells the draw of the share from the draws of the faults themselves.
@@ -173,17 +194,35 @@ struct News {
     call: u64,
     unsafe_method: bool,
     witness: Witness,
+    /// Whatever came here met the fault; else the witness knows.
+    certain: bool,
     told: bool,
 }
 
 impl News {
     fn met(&self, result: &Result<Response<Body>, Error>) -> Met {
-        let Testimony { asked, waited, released } = self.witness.hear();
+        let Testimony { asked, waited, released, .. } = self.witness.hear();
         match (asked, waited, result) {
             (Some((asked, _)), Some(applied), _) => Met::Waited { asked, applied },
             _ if released => Met::Released,
-            (_, _, Ok(response)) => Met::Error(response.status().as_u16()),
-            (_, _, Err(_)) => Met::Cut,
+            (_, _, Ok(response)) if response.extensions().get::<Injected>().is_some() => {
+                Met::Error(response.status().as_u16())
+            }
+            (_, _, Err(error)) if error.origin() == Origin::Injected => Met::Cut,
+            _ => self.passed(),
+        }
+    }
+
+    /// What became of a call that went on to the upstream.
+    fn passed(&self) -> Met {
+        if self.certain || self.witness.hear().met { Met::Changed } else { Met::Nothing }
+    }
+
+    /// What to note of a call whose faults do not meet every call.
+    fn noted(&self) -> Note {
+        match self.witness.hear() {
+            Testimony { met: true, .. } => Note::Faulted,
+            Testimony { spared, .. } => spared.map_or(Note::SparedEnded, note),
         }
     }
 
@@ -209,7 +248,12 @@ impl Drop for News {
             }
             Testimony { released: true, .. } => self.say(Met::Released),
             Testimony { asked: Some((asked, since)), .. } => self.say(Met::Left { asked, after: since.elapsed() }),
-            _ => self.say(Met::Cut),
+            _ => {
+                if !self.certain {
+                    self.recorder.note(self.noted());
+                }
+                self.say(self.passed());
+            }
         }
     }
 }
