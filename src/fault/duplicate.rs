@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service, ServiceExt};
 
-use super::{Spared, Witness};
+use super::{Sheet, Spared, Witness};
 use crate::service::{Body, Error, Watch};
 
 /// Nothing to choose: each request goes up twice.
@@ -41,6 +41,15 @@ pub struct Duplicate {
     #[serde(skip)]
     pub room: Room,
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &["duplicate: {}"],
+    http1: "nothing; the upstream is asked twice, if the method is safe or in `limits.duplicate_methods`, and the body \
+        at most 64 KiB",
+    http2: Sheet::SAME,
+    grpc: "the same, with `limits: { duplicate_methods: POST }`",
+};
 
 /// The largest body that is kept to be sent again.
 const LARGEST: usize = 64 * 1024;

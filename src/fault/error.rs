@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 
 use super::accept::{self, Written};
-use super::{Injected, grpc};
+use super::{Injected, Sheet, grpc};
 
 /// What is answered: `status`, or `grpc`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -30,7 +30,7 @@ pub struct ErrorAnswer {
     /// Fields of the answer.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// The body of the answer; the status in words, for callers that ask for JSON or text, where nothing is written.
+    /// The body of the answer; the status in words for callers that ask for JSON or text where nothing is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// A file with the body of the answer, at most 1 MiB.
@@ -46,6 +46,18 @@ pub struct ErrorAnswer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &[
+        "error: { status: 503, headers: { retry-after: \"1\" }, body: asleep }",
+        "error: { status: 429, headers: { retry-after: \"2\" }, body_file: busy.json }",
+        "error: { grpc: UNAVAILABLE, message: ranker is asleep }",
+    ],
+    http1: "the status, fields and body that are written",
+    http2: Sheet::SAME,
+    grpc: "`grpc`: trailers-only, one HEADERS frame with the code and END_STREAM; `status`: that HTTP status",
+};
 
 impl ErrorAnswer {
     /// A bare status.

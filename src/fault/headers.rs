@@ -18,7 +18,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service};
 
-use super::Direction;
+use super::{Direction, Sheet};
 
 /// Which fields are set and removed.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
@@ -34,6 +34,17 @@ pub struct Headers {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &[
+        "headers: { set: { cache-control: no-store }, remove: [etag], direction: response }",
+        "headers: { remove: [authorization] }",
+    ],
+    http1: "fields of the head; those of the framing are the proxy's own, and a `date` that is removed is written anew",
+    http2: "the same; `host` is `:authority`",
+    grpc: "metadata in the head; trailers stay as they are",
+};
 
 impl Headers {
     /// Whose fields they are.

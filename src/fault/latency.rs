@@ -20,7 +20,7 @@ use tower::{Layer, Service};
 
 use super::hold::Hold;
 use super::shape::{Histogram, Shape};
-use super::{Arrived, Direction, Draw, Witness};
+use super::{Arrived, Direction, Draw, Sheet, Witness};
 use crate::units::Span;
 
 /// How long to hold: exactly one of `delay`, `p50` with `p99`, `distribution` or `histogram` is written.
@@ -85,6 +85,21 @@ pub enum Per {
     /// Each chunk of the body.
     Chunk,
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &[
+        "latency: { delay: 1s, jitter: 50ms }",
+        "latency: { p50: 300ms, p99: 2s }",
+        "latency: { distribution: normal, mean: 200ms, stddev: 50ms, direction: response }",
+        "latency: { distribution: uniform, min: 100ms, max: 300ms }",
+        "latency: { histogram: delays.csv }",
+        "latency: { delay: 10ms, per: chunk }",
+    ],
+    http1: "the answer comes later",
+    http2: Sheet::SAME,
+    grpc: "the same; a deadline may pass first",
+};
 
 impl Latency {
     /// A fixed delay with nothing else.

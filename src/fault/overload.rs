@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tower::{Layer, Service};
 
 use super::error::ErrorLayer;
-use super::{Injected, Spared, Witness};
+use super::{Injected, Sheet, Spared, Witness};
 use crate::service::{Body, Error, Watch};
 use crate::units::Rate;
 
@@ -46,6 +46,14 @@ pub struct Overload {
     #[serde(skip)]
     pub taken: Taken,
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &["overload: { rate: 50/s, in_flight: 20, status: 503 }"],
+    http1: "the status; beside 429 and 503 a `retry-after`, where the rate says how long",
+    http2: Sheet::SAME,
+    grpc: "UNAVAILABLE, trailers-only, whatever `status` says",
+};
 
 impl Overload {
     /// The status of what is turned away.
