@@ -1,4 +1,5 @@
-//! The real `pratfall` among real programs: a stock service from npm, nginx as an upstream, curl and wrk as callers.
+//! The real `pratfall` among real programs: a stock service from npm and one from PyPI, nginx as an upstream, curl and wrk
+//! as callers.
 //!
 //! `cargo test --features programs --test programs`. With `PRATFALL_LONG=1` the truth table is repeated.
 #![allow(
@@ -7,6 +8,7 @@
     reason = "a test says what it saw, and ends where nothing is there"
 )]
 
+mod answers;
 mod chain;
 mod cli;
 mod crowded;
