@@ -77,7 +77,9 @@ impl Experiment {
     /// The files that this experiment names, each with its place in the document.
     pub fn files(&self) -> Vec<(String, PathBuf)> {
         let faults = self.inject.faults.iter().enumerate();
-        faults.filter_map(|(index, fault)| fault.file().map(|file| (place(index, fault, file.0), file.1.into()))).collect()
+        faults
+            .filter_map(|(index, fault)| fault.file().map(|file| (place(index, fault, file.0), file.1.into())))
+            .collect()
     }
 
     /// Reads the files that this experiment names, once, before anything runs. What cannot be used is told with its

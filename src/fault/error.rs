@@ -224,7 +224,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_written_body_says_what_it_is_unless_the_fields_do() {
-        let mut written = ErrorAnswer { content: Some(Bytes::from(r#"{"error":"busy"}"#).into()), ..ErrorAnswer::status(429) };
+        let mut written =
+            ErrorAnswer { content: Some(Bytes::from(r#"{"error":"busy"}"#).into()), ..ErrorAnswer::status(429) };
         let asked = || Request::get("/").header("accept", "text/plain");
         assert_eq!(fields(&answer(&written, asked()).await), [("content-type", "application/json")]);
         written.headers.insert("content-type".to_owned(), "application/problem+json".to_owned());
@@ -238,7 +239,10 @@ mod tests {
         let written = ErrorAnswer {
             grpc: Some("UNAVAILABLE".to_owned()),
             message: Some("100 % asleep".to_owned()),
-            headers: BTreeMap::from([("grpc-status".to_owned(), "0".to_owned()), ("x-why".to_owned(), "us".to_owned())]),
+            headers: BTreeMap::from([
+                ("grpc-status".to_owned(), "0".to_owned()),
+                ("x-why".to_owned(), "us".to_owned()),
+            ]),
             ..ErrorAnswer::default()
         };
         for (asked, kind) in [

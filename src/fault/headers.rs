@@ -173,7 +173,10 @@ mod tests {
 
     fn given() -> HeaderMap {
         let fields = [("etag", "1"), ("via", "a"), ("cache-control", "a"), ("via", "b"), ("cache-control", "b")];
-        fields.map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).into_iter().collect()
+        fields
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .into_iter()
+            .collect()
     }
 
     /// The fields that the upstream saw, and those of its answer.

@@ -110,7 +110,8 @@ impl FromStr for Histogram {
                 continue;
             }
             let wrong = |why: String| format!("line {}: {why}", index + 1);
-            let (delay, count) = line.split_once(',').map_or((line, None), |(delay, count)| (delay, Some(count.trim())));
+            let (delay, count) =
+                line.split_once(',').map_or((line, None), |(delay, count)| (delay, Some(count.trim())));
             let delay = short(delay.trim()).parse::<Span>().map_err(|error| wrong(error.to_string()))?;
             let count = match count {
                 None => 1,
@@ -241,10 +242,7 @@ mod tests {
         for (text, why) in [
             ("", "no delay is in it; write one a line, as in `250ms` or `250ms,12`"),
             ("5ms,0\n", "no delay is in it; write one a line, as in `250ms` or `250ms,12`"),
-            (
-                "5ms\n\n12\n",
-                "line 3: write a length of time with its unit, as in `250ms`, `1.5s` or `2m30s`, not `12`",
-            ),
+            ("5ms\n\n12\n", "line 3: write a length of time with its unit, as in `250ms`, `1.5s` or `2m30s`, not `12`"),
             ("5ms,often", "line 1: behind the comma stands how often, as in `250ms,12`, not `often`"),
             ("5ms,-1", "line 1: behind the comma stands how often, as in `250ms,12`, not `-1`"),
             ("1ms,18446744073709551615\n1ms", "line 2: there are too many to be counted"),

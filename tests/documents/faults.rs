@@ -24,7 +24,8 @@ limits) is in [reference.md](reference.md), what happens to the bytes in [wire.m
 fn made() -> String {
     let schema = schema(Kind::Experiment);
     let mut text = String::from(HEAD);
-    text += "| fault | keys, and what is meant where they are not written | on HTTP/1 | on HTTP/2 | by gRPC | example |\n";
+    text +=
+        "| fault | keys, and what is meant where they are not written | on HTTP/1 | on HTTP/2 | by gRPC | example |\n";
     text += "|---|---|---|---|---|---|\n";
     let kinds = || Fault::KINDS.into_iter().zip(Sheet::ALL);
     for (kind, sheet) in kinds() {

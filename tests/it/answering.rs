@@ -117,7 +117,10 @@ async fn a_grpc_error_is_one_headers_frame_that_ends_the_stream() {
     let answer = answer.expect("an answer");
     let field = |name: &str| answer.headers().get(name).map(|value| value.to_str().expect("text"));
     assert_eq!((answer.status().as_u16(), field("grpc-status")), (200, Some("14")));
-    assert_eq!((field("grpc-message"), field("content-type")), (Some("100 %25 asleep"), Some("application/grpc+proto")));
+    assert_eq!(
+        (field("grpc-message"), field("content-type")),
+        (Some("100 %25 asleep"), Some("application/grpc+proto"))
+    );
     assert_eq!((field("content-length"), field("x-pratfall")), (None, Some("R-test; fault=error")));
     run.tally("both are told", |tally| tally.noted(Note::Faulted) == 2).await;
     assert!(origin.seen().is_empty());
@@ -177,7 +180,8 @@ async fn fields_are_changed_on_their_way_up_or_down_and_the_others_stay() {
     let stage = Stage::before(origin.address).await;
     let asked = "etag: 1\r\nx-tier: a\r\nvia: a\r\nx-tier: b\r\nvia: b\r\n";
     {
-        let mut run = stage.enroll(everybody("headers: { set: { x-tier: gold, host: other.example }, remove: [etag] }"));
+        let mut run =
+            stage.enroll(everybody("headers: { set: { x-tier: gold, host: other.example }, remove: [etag] }"));
         let _injection = run.inject();
         let answer = stage.front().await.ask(get("/", asked)).await;
         assert_eq!((answer.text().as_str(), answer.field("x-pratfall")), ("ok", None), "the upstream said so");
@@ -189,7 +193,8 @@ async fn fields_are_changed_on_their_way_up_or_down_and_the_others_stay() {
         let tally = run.tally("both are told", |tally| tally.operations.faulted == 2).await;
         assert!(tally.operations.exposed().all(|operation| operation.errors == 0), "nothing failed");
     }
-    let run = stage.enroll(everybody("headers: { set: { cache-control: no-store }, remove: [etag], direction: response }"));
+    let run =
+        stage.enroll(everybody("headers: { set: { cache-control: no-store }, remove: [etag], direction: response }"));
     let _injection = run.inject();
     let answer = stage.front().await.ask(get("/", asked)).await;
     assert_eq!(answer.all("cache-control"), ["no-store"]);
@@ -377,7 +382,8 @@ async fn an_upload_goes_up_twice_where_the_limits_allow_it_and_it_is_small() {
             let head = format!("POST /sized HTTP/1.1\r\nhost: a\r\ncontent-length: {length}\r\n\r\n");
             [head.into_bytes(), vec![b'a'; length]].concat()
         };
-        let chunked = b"POST /chunked HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
+        let chunked =
+            b"POST /chunked HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n";
         let expects = b"POST /expects HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nab";
         assert_eq!(caller.ask(sized(65_536)).await.text(), "65536");
         assert_eq!(caller.ask(sized(65_537)).await.text(), "65537");

@@ -263,7 +263,8 @@ fn python() -> PathBuf {
             for (program, arguments) in
                 [("python3", &["-m", "venv", "--clear", "python"][..]), ("python/bin/python", &pip[..])]
             {
-                let done = Command::new(program).args(arguments).current_dir(&folder).output().expect("python3 is there");
+                let done =
+                    Command::new(program).args(arguments).current_dir(&folder).output().expect("python3 is there");
                 assert!(done.status.success(), "{program}:\n{}", String::from_utf8_lossy(&done.stderr));
             }
         }
