@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service, ServiceExt};
 
-use super::{Sheet, Spared, Witness};
+use super::{Arrived, Draw, Sheet, Spared, Witness};
 use crate::service::{Body, Error, Watch};
 
 /// Nothing to choose: each request goes up twice.
@@ -194,6 +194,13 @@ impl DuplicateLayer {
         head.method = request.method().clone();
         head.uri = request.uri().clone();
         head.headers = request.headers().clone();
+        // What is drawn for a call is drawn for both; what is told of it is told of the first.
+        if let Some(draw) = request.extensions().get::<Draw>() {
+            head.extensions.insert(*draw);
+        }
+        if let Some(arrived) = request.extensions().get::<Arrived>() {
+            head.extensions.insert(*arrived);
+        }
         // Early hints are said to callers of HTTP/1.1: once is enough.
         head.version = match request.version() {
             Version::HTTP_11 => Version::HTTP_10,
@@ -319,17 +326,11 @@ mod tests {
         fn service(
             &self,
             slow_second: bool,
-        ) -> impl Service<
-            Request<Body>,
-            Response = Response<Body>,
-            Error = Error,
-            Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>,
-        > + Clone
-        + 'static {
+        ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone + 'static {
             let seen = self.clone();
             service_fn(move |request: Request<Body>| {
                 let seen = seen.clone();
-                let answer: Pin<Box<dyn Future<Output = _>>> = Box::pin(async move {
+                async move {
                     seen.under_way.set(seen.under_way.get() + 1);
                     let _under_way = UnderWay(seen.under_way.clone());
                     let body = request.into_body().collect().await?.to_bytes();
@@ -339,8 +340,7 @@ mod tests {
                         std::future::pending::<()>().await;
                     }
                     Ok(Response::new(Body::from(Bytes::from(format!("answer {number}")))))
-                });
-                answer
+                }
             })
         }
     }
