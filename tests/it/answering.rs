@@ -10,7 +10,7 @@ use pratfall::fault::{Fault, Sheet};
 use pratfall::measure::Note;
 use pratfall::measure::operation::Operations;
 use pratfall::proxy::config::Scheme;
-use tokio::sync::Notify;
+use tokio::sync::{Barrier, Notify};
 
 use crate::support::h2::{nothing, whole};
 use crate::support::stage::{limits, matching, target};
@@ -363,6 +363,30 @@ async fn nobody_waits_for_the_second_answer_and_halt_ends_it() {
     origin.until_asked(2).await;
     drop(injection);
     origin.until_ended(1).await;
+}
+
+#[tokio::test]
+async fn early_hints_are_said_once() {
+    let both = Arc::new(Barrier::new(2));
+    let origin = Origin::scripted(move |mut visit| {
+        let both = both.clone();
+        async move {
+            visit.request().await.expect("it is asked");
+            visit.wire.send("HTTP/1.1 103 Early Hints\r\nlink: </a>; rel=preload\r\n\r\n").await;
+            both.wait().await;
+            visit.wire.send(ok("hello")).await;
+        }
+    })
+    .await;
+    let mut front = listener("front", origin.address);
+    front.early_hints = true;
+    let stage = Stage::start(vec![front], 1).await;
+    let run = stage.enroll(everybody("duplicate: {}"));
+    let _injection = run.inject();
+    let mut caller = stage.front().await;
+    caller.send(get("/", "")).await;
+    let statuses = [caller.head().await, caller.head().await].map(|head| head.expect("a head").status());
+    assert_eq!(statuses, [103, 200]);
 }
 
 #[tokio::test]
