@@ -145,8 +145,8 @@ impl fmt::Debug for Lent {
 
 /// Somebody who wants to know how a body ends. Dropped without [`Watch::end`]: nobody read it to its end.
 pub trait Watch {
-    /// A piece of so many bytes went through.
-    fn piece(&mut self, _bytes: usize) {}
+    /// A piece went through.
+    fn piece(&mut self, _piece: &[u8]) {}
 
     /// The trailers, if there are any.
     fn trailers(&mut self, _trailers: &http::HeaderMap) {}
@@ -283,7 +283,7 @@ impl HttpBody for Body {
             Some(Ok(frame)) => {
                 tell(this.watch.as_deref_mut(), |watch| match frame.trailers_ref() {
                     Some(trailers) => watch.trailers(trailers),
-                    None => watch.piece(frame.data_ref().map_or(0, Bytes::len)),
+                    None => watch.piece(frame.data_ref().map_or(&[], Bytes::as_ref)),
                 });
                 // hyper does not poll again once a length-delimited body says that it is complete.
                 if this.watch.is_some() && this.is_end_stream() {

@@ -2,6 +2,9 @@
 //! exactly the message that stands beside them. `UPDATE_DOCUMENTS=1` writes the messages anew, `UPDATE_SCHEMAS=1` the
 //! schemas for editors.
 
+#[path = "documents/faults.rs"]
+mod faults;
+
 use std::path::{Path, PathBuf};
 
 use pratfall::config::System;

@@ -11,13 +11,14 @@ use pratfall::document::Problems;
 use pratfall::experiment::Experiment;
 use regex::Regex;
 
-const TEXTS: [&str; 10] = [
+const TEXTS: [&str; 11] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
     "docs/verdict.md",
     "docs/reference.md",
+    "docs/faults.md",
     "docs/api.md",
     "docs/metrics.md",
     "deploy/README.md",

@@ -1,7 +1,7 @@
 //! `pratfall check`: reads documents and says everything that is wrong with them, and what they mean.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -115,11 +115,14 @@ impl Check {
             },
             Err(problems) => (None, problems),
             Ok(Kind::Experiment) => match Experiment::parse(name, text, &variables) {
-                Ok((experiment, mut problems)) => {
+                Ok((mut experiment, mut problems)) => {
                     if let Some(system) = system {
                         experiment.check_names(&mut problems, &system.listener_names(), &system.probe_names());
                     }
-                    missing_files(&experiment.files(), document, &mut problems);
+                    // A warning here, an error in `run`.
+                    for (pointer, why) in experiment.read_files(&crate::app::folder(Path::new(name))) {
+                        problems.warn(&pointer, why, Some(documents::BESIDE.to_owned()));
+                    }
                     if let Some(why) = plan::too_low(&experiment) {
                         problems.warn("/phases/inject", why, Some("until then `run` refuses it".to_owned()));
                     }
@@ -160,17 +163,6 @@ impl Meaning {
             lines.extend(explained.lines());
         }
         lines.join("\n")
-    }
-}
-
-/// Files that a document names and that are missing: a warning here, an error in `run`.
-fn missing_files(files: &[(String, PathBuf)], document: &Document, problems: &mut Problems) {
-    let folder = crate::app::folder(std::path::Path::new(&document.name));
-    for (pointer, file) in files {
-        if !folder.join(file).exists() {
-            let help = "the file is looked for beside the document".to_owned();
-            problems.warn(pointer, format!("there is no file `{}`", file.display()), Some(help));
-        }
     }
 }
 

@@ -17,6 +17,9 @@ pub(super) struct Document {
     pub(super) text: String,
 }
 
+/// Where the files that a document names are looked for.
+pub(super) const BESIDE: &str = "a file is looked for beside the document that names it";
+
 /// Values for `${NAME}` in documents.
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Variables {

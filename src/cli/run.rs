@@ -171,7 +171,10 @@ impl Run {
                 return Err(Usage(format!("{}: this is {what}", document.name)).into());
             }
             match Experiment::parse(&document.name, &document.text, &self.variables.get()) {
-                Ok((experiment, mut problems)) => {
+                Ok((mut experiment, mut problems)) => {
+                    for (pointer, why) in experiment.read_files(&crate::app::folder(Path::new(&document.name))) {
+                        problems.error(&pointer, why, Some(documents::BESIDE.to_owned()));
+                    }
                     if let Some((system, _)) = system {
                         experiment.check_names(&mut problems, &system.listener_names(), &system.probe_names());
                     }

@@ -2,7 +2,7 @@
 //!
 //! Each part reads on after a mistake with something harmless in its place, so that one look finds them all.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::civil::Date;
 
@@ -86,19 +86,27 @@ impl Experiment {
 
     /// The files that this experiment names, each with its place in the document.
     pub fn files(&self) -> Vec<(String, PathBuf)> {
-        let mut files = Vec::new();
-        for (index, fault) in self.inject.faults.iter().enumerate() {
-            let (key, file) = match fault {
-                Fault::Error(error) => ("body_file", &error.body_file),
-                Fault::Latency(latency) => ("histogram", &latency.histogram),
-                _ => continue,
-            };
-            files.extend(
-                file.as_ref().map(|file| (format!("/inject/faults/{index}/{}/{key}", fault.kind()), file.into())),
-            );
-        }
-        files
+        let faults = self.inject.faults.iter().enumerate();
+        faults
+            .filter_map(|(index, fault)| fault.file().map(|file| (place(index, fault, file.0), file.1.into())))
+            .collect()
     }
+
+    /// Reads the files that this experiment names, once, before anything runs. What cannot be used is told with its
+    /// place in the document.
+    pub fn read_files(&mut self, folder: &Path) -> Vec<(String, String)> {
+        let mut wrong = Vec::new();
+        for (index, fault) in self.inject.faults.iter_mut().enumerate() {
+            if let (Err(why), Some((key, _))) = (fault.read_file(folder), fault.file()) {
+                wrong.push((place(index, fault, key), why));
+            }
+        }
+        wrong
+    }
+}
+
+fn place(index: usize, fault: &Fault, key: &str) -> String {
+    format!("/inject/faults/{index}/{}/{key}", fault.kind())
 }
 
 /// The way out.

@@ -11,7 +11,7 @@ use crate::document::Problems;
 use crate::fault::drop::{At, How};
 use crate::fault::latency::{Distribution, Latency};
 use crate::fault::tls::{Tls, TlsHow};
-use crate::fault::{Body, Drop, ErrorAnswer, Fault, grpc};
+use crate::fault::{Body, Direction, Drop, ErrorAnswer, Fault, grpc};
 use crate::units::{ByteSize, Span};
 
 /// Fields that say where a message ends or what a connection does: the proxy writes them, nobody else.
@@ -43,7 +43,15 @@ pub(super) fn fault(fault: &Fault, pointer: &str, problems: &mut Problems) {
             }
             fields(&headers.set, &format!("{pointer}/set"), problems);
             for (index, name) in headers.remove.iter().enumerate() {
-                field_name(name, &format!("{pointer}/remove/{index}"), false, problems);
+                let place = format!("{pointer}/remove/{index}");
+                field_name(name, &place, false, problems);
+                if headers.direction() == Direction::Request && name.eq_ignore_ascii_case("host") {
+                    problems.error(
+                        &place,
+                        "a request that names no host is none",
+                        help("write another, as in `set: { host: elsewhere.example }`"),
+                    );
+                }
             }
         }
         Fault::Overload(overload) => {

@@ -245,7 +245,7 @@ fn named<N>(
     compiled
 }
 
-fn method(text: &str) -> Result<Method, Wrong> {
+pub(super) fn method(text: &str) -> Result<Method, Wrong> {
     let capitals = text.to_ascii_uppercase();
     match Method::from_bytes(text.as_bytes()) {
         Ok(method) if text == capitals => Ok(method),

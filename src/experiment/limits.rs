@@ -11,6 +11,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use http::Method;
 use jiff::Timestamp;
 use jiff::civil::{Time, Weekday};
 use jiff::tz::TimeZone;
@@ -18,7 +19,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::check::{help, meant};
-use super::check_slice::path_glob;
+use super::check_slice::{method, path_glob};
 use super::glob::PathGlob;
 use super::slice::WordError;
 use super::written::{OneOrMany, TextOr};
@@ -43,6 +44,9 @@ pub struct LimitsDraft {
     /// Requests held in an injected delay at one time; 1000 where nothing is written.
     #[schemars(range(min = 1))]
     pub max_held: Option<u32>,
+    /// Methods that a `duplicate` may send twice, beside the safe ones; none where nothing is written.
+    #[schemars(example = &"PUT")]
+    pub duplicate_methods: OneOrMany<String>,
     /// When runs may inject: days, hours and their time zone; always where nothing is written.
     #[schemars(example = &"Mon-Thu 09:00-16:00 Europe/Berlin")]
     pub hours: OneOrMany<String>,
@@ -74,6 +78,8 @@ pub struct Limits {
     pub max_duration: Span,
     /// Requests held in an injected delay at one time.
     pub max_held: u32,
+    /// Methods that a `duplicate` may send twice, beside the safe ones.
+    pub duplicate_methods: Vec<Method>,
     /// When runs may inject; always where there are none.
     pub hours: Vec<Hours>,
     /// Routes that are never touched.
@@ -97,6 +103,7 @@ impl Default for Limits {
             max_running: 1,
             max_duration: Span::secs(3600),
             max_held: 1000,
+            duplicate_methods: Vec::new(),
             hours: Vec::new(),
             protect: Vec::new(),
         }
@@ -127,6 +134,7 @@ impl Limits {
             max_running: draft.max_running.unwrap_or(usual.max_running),
             max_duration: draft.max_duration.unwrap_or(usual.max_duration),
             max_held: draft.max_held.unwrap_or(usual.max_held),
+            duplicate_methods: methods(&draft.duplicate_methods, &format!("{pointer}/duplicate_methods"), problems),
             hours: hours(&draft.hours, &format!("{pointer}/hours"), problems),
             protect: protect(&draft.protect, &format!("{pointer}/protect"), listeners, problems),
         }
@@ -194,6 +202,17 @@ fn faults(written: Option<TextOr<Vec<String>>>, pointer: &str, problems: &mut Pr
         );
     }
     kinds
+}
+
+fn methods(written: &OneOrMany<String>, pointer: &str, problems: &mut Problems) -> Vec<Method> {
+    let mut all = Vec::new();
+    for (place, text) in written.places(pointer) {
+        match method(text) {
+            Ok(method) => all.push(method),
+            Err((message, way)) => problems.error(&place, message, way),
+        }
+    }
+    all
 }
 
 fn hours(written: &OneOrMany<String>, pointer: &str, problems: &mut Problems) -> Vec<Hours> {

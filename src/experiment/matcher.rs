@@ -46,6 +46,15 @@ impl Match {
         Self((!conditions.is_empty()).then(|| Arc::new(conditions)))
     }
 
+    /// The methods that are meant; any where there are none. A call by gRPC is a POST.
+    pub fn methods(&self) -> &[Method] {
+        match &self.0 {
+            Some(conditions) if !conditions.methods.is_empty() => &conditions.methods,
+            Some(conditions) if !conditions.grpc.is_empty() => &[Method::POST],
+            _ => &[],
+        }
+    }
+
     /// Whether this request is meant.
     pub fn matches<B>(&self, request: &Request<B>, caller: Option<IpAddr>) -> bool {
         match &self.0 {

@@ -7,7 +7,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Direction;
+use super::{Direction, Sheet};
 use crate::units::{ByteSize, Percent, Span};
 
 /// What happens to the body: exactly one of `cut_after`, `stall_after`, `corrupt`, `replace` or `drip` is written.
@@ -39,6 +39,20 @@ pub struct Body {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &[
+        "body: { cut_after: 10KiB }",
+        "body: { stall_after: 1KiB, for: 10s }",
+        "body: { corrupt: 1% }",
+        "body: { replace: \"{}\", honest_length: false }",
+        "body: { drip: 100ms }",
+    ],
+    http1: "the body, damaged",
+    http2: Sheet::SAME,
+    grpc: "its messages, damaged",
+};
 
 impl Body {
     /// Whose body it is.

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
 use super::hold::{Held, Hold};
-use super::{Arrived, Witness};
+use super::{Arrived, Sheet, Witness};
 use crate::service::Cut;
 use crate::units::{ByteSize, Span};
 
@@ -69,6 +69,21 @@ pub enum At {
     /// After so many WebSocket or gRPC messages.
     Messages(u64),
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &[
+        "drop: { how: reset }",
+        "drop: { how: close }",
+        "drop: { how: hang, for: 20s }",
+        "drop: { how: reset, at: { bytes: 4KiB } }",
+        "drop: { how: goaway }",
+        "drop: { how: refuse }",
+    ],
+    http1: "`reset`: TCP RST; `close`: FIN",
+    http2: "RST_STREAM, with CANCEL for `reset` and INTERNAL_ERROR for `close`; other streams live on",
+    grpc: "as on HTTP/2",
+};
 
 impl Drop {
     /// Why this drop cannot be injected by this version, where it cannot.

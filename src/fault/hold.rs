@@ -37,6 +37,23 @@ pub struct Testimony {
     pub waited: Option<Duration>,
     /// Let go before the end, because the injection ended.
     pub released: bool,
+    /// A fault that does not meet every call met this one.
+    pub met: bool,
+    /// A fault that does not meet every call passed this one by.
+    pub spared: Option<Spared>,
+}
+
+/// Why a fault passes a call by that it was meant for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Spared {
+    /// It cannot be sent twice without harm: its method is not safe, or it asks for an upgrade.
+    NotRepeatable,
+    /// Its body is too large to be kept, or was not over when the answer came.
+    TooLarge,
+    /// The dependency can take it.
+    BelowLimit,
+    /// As many as may be are under way.
+    TooMany,
 }
 
 impl Witness {
@@ -48,6 +65,16 @@ impl Witness {
     /// What has been told so far.
     pub fn hear(&self) -> Testimony {
         *self.lock()
+    }
+
+    /// A fault that does not meet every call met this one.
+    pub(super) fn met(&self) {
+        self.lock().met = true;
+    }
+
+    /// A fault that does not meet every call passed this one by.
+    pub(super) fn spared(&self, why: Spared) {
+        self.lock().spared = Some(why);
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Testimony> {

@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
 use super::hold::Hold;
-use super::{Arrived, Direction, Draw, Witness};
+use super::shape::{Histogram, Shape};
+use super::{Arrived, Direction, Draw, Sheet, Witness};
 use crate::units::Span;
 
 /// How long to hold: exactly one of `delay`, `p50` with `p99`, `distribution` or `histogram` is written.
@@ -40,22 +42,25 @@ pub struct Latency {
     /// The shape of a drawn delay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub distribution: Option<Distribution>,
-    /// Of a normal distribution.
+    /// The middle of a normal distribution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<Span>,
-    /// Of a normal distribution.
+    /// The standard deviation of a normal distribution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stddev: Option<Span>,
-    /// Of a uniform distribution.
+    /// The least of a uniform distribution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min: Option<Span>,
-    /// Of a uniform distribution.
+    /// The most of a uniform distribution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<Span>,
-    /// A file of measured delays.
+    /// A file of measured delays, one a line, as in `250ms` or `250ms,12`; at most 1 MiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub histogram: Option<String>,
-    /// Before the request goes up, or before the answer goes down.
+    /// What the file of measured delays says, once it was read.
+    #[serde(skip)]
+    pub measured: Option<Arc<Histogram>>,
+    /// Before the request goes up, or before the answer goes down; before the request where nothing is written.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
     /// Once, or for each chunk of the body.
@@ -81,6 +86,21 @@ pub enum Per {
     Chunk,
 }
 
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &[
+        "latency: { delay: 1s, jitter: 50ms }",
+        "latency: { p50: 300ms, p99: 2s }",
+        "latency: { distribution: normal, mean: 200ms, stddev: 50ms, direction: response }",
+        "latency: { distribution: uniform, min: 100ms, max: 300ms }",
+        "latency: { histogram: delays.csv }",
+        "latency: { delay: 10ms, per: chunk }",
+    ],
+    http1: "the answer comes later",
+    http2: Sheet::SAME,
+    grpc: "the same; a deadline may pass first",
+};
+
 impl Latency {
     /// A fixed delay with nothing else.
     pub fn constant(delay: Span) -> Self {
@@ -89,27 +109,16 @@ impl Latency {
 
     /// Why this latency cannot be injected by this version, where it cannot.
     pub(super) fn not_yet(&self) -> Option<String> {
-        let shape = if self.p50.is_some() || self.p99.is_some() {
-            "`p50` with `p99`"
-        } else if self.distribution.is_some() {
-            "`distribution`"
-        } else if self.histogram.is_some() {
-            "`histogram`"
-        } else if self.per.is_some() {
-            "`per: chunk`"
-        } else {
-            return None;
-        };
+        let written = self.per.map(|Per::Chunk| "`per: chunk`")?;
         Some(format!(
-            "a latency with {shape} is read but not injected by this version; write `delay`, with `jitter` if you like"
+            "a latency with {written} is read but not injected by this version; leave it out to hold the whole request"
         ))
     }
 
     /// The layer that injects it; `salt` tells its draws from those of other faults around the same call.
     pub fn layer(&self, salt: u64) -> LatencyLayer {
         LatencyLayer {
-            delay: self.delay.unwrap_or_default().get(),
-            jitter: self.jitter.unwrap_or_default().get(),
+            shape: Shape::of(self),
             direction: self.direction.unwrap_or_default(),
             salt,
             stop: CancellationToken::new(),
@@ -120,8 +129,7 @@ impl Latency {
 /// Holds every request that passes, or its answer.
 #[derive(Clone, Debug)]
 pub struct LatencyLayer {
-    delay: Duration,
-    jitter: Duration,
+    shape: Shape,
     direction: Direction,
     salt: u64,
     stop: CancellationToken,
@@ -133,14 +141,14 @@ impl LatencyLayer {
         Self { stop, ..self }
     }
 
-    /// The delay of one call: `delay` plus or minus up to `jitter`, uniform, never below zero.
+    /// The delay of one call.
     fn delay<B>(&self, request: &Request<B>) -> Duration {
-        if self.jitter.is_zero() {
-            return self.delay;
+        if self.shape.is_fixed() {
+            return self.shape.at(0.0);
         }
-        // Without a draw, in somebody else's stack, the middle of the interval is as good as any.
+        // Without a draw, in somebody else's stack, the median is as good as any.
         let u = request.extensions().get::<Draw>().map_or(0.5, |draw| draw.uniform(self.salt));
-        (self.delay + self.jitter.mul_f64(2.0 * u)).saturating_sub(self.jitter)
+        self.shape.at(u)
     }
 }
 

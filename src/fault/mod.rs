@@ -1,14 +1,18 @@
 //! What we break. One fault is one file: its YAML, its layer, its tests.
 
+mod accept;
 pub mod body;
 pub mod drop;
 pub mod duplicate;
 pub mod error;
+mod file;
 pub mod grpc;
 pub mod headers;
 pub mod hold;
 pub mod latency;
 pub mod overload;
+mod shape;
+mod sheet;
 mod stack;
 pub mod throttle;
 pub mod tls;
@@ -18,14 +22,17 @@ use std::fmt::Write;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::accept::Written;
 pub use self::body::Body;
 pub use self::drop::Drop;
 pub use self::duplicate::Duplicate;
 pub use self::error::ErrorAnswer;
 pub use self::headers::Headers;
-pub use self::hold::{Arrived, Release, Testimony, Witness};
+pub use self::hold::{Arrived, Release, Spared, Testimony, Witness};
 pub use self::latency::Latency;
 pub use self::overload::Overload;
+pub use self::shape::Histogram;
+pub use self::sheet::Sheet;
 pub use self::stack::{Draw, Injected, Once, stack};
 pub use self::throttle::Throttle;
 pub use self::tls::Tls;

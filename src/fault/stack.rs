@@ -1,17 +1,17 @@
 //! Faults around one call, folded at run time: only treated calls pay for the boxes.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service, ServiceExt};
 
-use super::Fault;
+use super::overload::Taken;
+use super::{Duplicate, Fault, Spared};
 use crate::service::{Body, Error};
 
 /// What a call draws its chances from: the same call of the same run draws the same.
@@ -38,10 +38,34 @@ impl Fault {
     pub fn not_yet(&self) -> Option<String> {
         match self {
             Self::Latency(latency) => latency.not_yet(),
-            Self::Error(error) => error.not_yet(),
             Self::Drop(drop) => drop.not_yet(),
-            Self::Tls(_) => None,
+            Self::Error(_) | Self::Headers(_) | Self::Duplicate(_) | Self::Overload(_) | Self::Tls(_) => None,
             _ => Some(format!("`{}` is read but not injected by this version", self.kind())),
+        }
+    }
+
+    /// The same fault as one injection has it: what its calls share begins anew. `twice` are methods that may be sent
+    /// twice beside the safe ones.
+    pub fn begun(mut self, twice: &[Method]) -> Self {
+        match &mut self {
+            Self::Error(error) => error.prepare(),
+            Self::Duplicate(duplicate) => *duplicate = Duplicate { more: twice.to_vec(), ..Duplicate::default() },
+            Self::Overload(overload) => overload.taken = Taken::default(),
+            _ => {}
+        }
+        self
+    }
+
+    /// Whether every call that gets here meets it; else it says to the call's [`Witness`](super::Witness) which did.
+    pub fn meets_every_call(&self) -> bool {
+        !matches!(self, Self::Duplicate(_) | Self::Overload(_))
+    }
+
+    /// Why this fault passes a call with this head by, where it does.
+    pub fn spares<B>(&self, request: &Request<B>) -> Option<Spared> {
+        match self {
+            Self::Duplicate(duplicate) => duplicate.spares(request),
+            _ => None,
         }
     }
 
@@ -51,6 +75,9 @@ impl Fault {
             Self::Latency(latency) => Once::new(latency.layer(salt).until(stop.clone()).layer(inner)),
             Self::Error(error) => Once::new(error.layer().layer(inner)),
             Self::Drop(drop) => Once::new(drop.layer().until(stop.clone()).layer(inner)),
+            Self::Headers(headers) => Once::new(headers.layer().layer(inner)),
+            Self::Duplicate(duplicate) => Once::new(duplicate.layer().until(stop.clone()).layer(inner)),
+            Self::Overload(overload) => Once::new(overload.layer().layer(inner)),
             // `not_yet` was asked before the run began.
             _ => inner,
         }
@@ -63,20 +90,19 @@ pub fn stack(faults: &[Fault], upstream: Once, stop: &CancellationToken) -> Once
 }
 
 type LocalFuture<T> = Pin<Box<dyn Future<Output = T>>>;
-type Call = dyn FnOnce(Request<Body>) -> LocalFuture<Result<Response<Body>, Error>>;
+type Call = dyn Fn(Request<Body>) -> LocalFuture<Result<Response<Body>, Error>>;
 
-/// A service in a box that is called once, by whichever clone is first. Only treated calls pay for it.
+/// A service in a box for one call, which a fault may send a second time. Only treated calls pay for it.
 #[derive(Clone)]
-pub struct Once(Rc<Cell<Option<Box<Call>>>>);
+pub struct Once(Rc<Call>);
 
 impl Once {
     /// Puts a service into a box.
     pub fn new<S>(service: S) -> Self
     where
-        S: Service<Request<Body>, Response = Response<Body>, Error = Error> + 'static,
+        S: Service<Request<Body>, Response = Response<Body>, Error = Error> + Clone + 'static,
     {
-        let call: Box<Call> = Box::new(|request| Box::pin(service.oneshot(request)));
-        Self(Rc::new(Cell::new(Some(call))))
+        Self(Rc::new(move |request| Box::pin(service.clone().oneshot(request))))
     }
 }
 
@@ -90,10 +116,7 @@ impl Service<Request<Body>> for Once {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        match self.0.take() {
-            Some(call) => call(request),
-            None => Box::pin(std::future::ready(Err(Error::Refused("a call was made twice")))),
-        }
+        (self.0)(request)
     }
 }
 

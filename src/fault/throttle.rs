@@ -7,7 +7,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Direction;
+use super::{Direction, Sheet};
 use crate::units::Throughput;
 
 /// How fast, and which way.
@@ -20,6 +20,14 @@ pub struct Throttle {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub direction: Option<Direction>,
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &["throttle: { rate: 32KiB/s }"],
+    http1: "the body, slowly",
+    http2: "the same, each stream by itself",
+    grpc: "as on HTTP/2",
+};
 
 impl Throttle {
     /// Whose body it is.

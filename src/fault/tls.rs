@@ -27,6 +27,8 @@ use super::hold::{Held, Hold};
 use crate::clock;
 use crate::units::Span;
 
+use super::Sheet;
+
 /// How the handshake fails.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +39,14 @@ pub struct Tls {
     #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
     pub hold: Option<Span>,
 }
+
+/// For docs/faults.md.
+pub(super) const SHEET: Sheet = Sheet {
+    examples: &["tls: { how: expired }", "tls: { how: stall }"],
+    http1: "no connection",
+    http2: Sheet::SAME,
+    grpc: Sheet::SAME,
+};
 
 /// The manner in which a handshake fails.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]

@@ -19,6 +19,7 @@ use super::run::{Lab, Order};
 use super::stop::Stop;
 use crate::experiment::limits::Limits;
 use crate::experiment::{Experiment, Length};
+use crate::fault::Fault;
 use crate::ledger::halt::{HaltMark, HaltReason};
 use crate::report::{Report, words};
 use crate::units::Span;
@@ -357,10 +358,13 @@ impl Run {
         // The data plane keeps these for a run as they were when it began.
         let phases = &self.experiment.phases;
         let auto = [phases.baseline, phases.inject, phases.recovery].iter().any(|it| matches!(it, Length::Auto { .. }));
+        let twice = self.experiment.inject.faults.iter().any(|fault| matches!(fault, Fault::Duplicate(_)));
         let key = if now.protect.iter().any(|route| !before.protect.contains(route)) {
             "protect"
         } else if now.max_held < before.max_held {
             "max_held"
+        } else if twice && before.duplicate_methods.iter().any(|method| !now.duplicate_methods.contains(method)) {
+            "duplicate_methods"
         } else if auto && now.max_duration < before.max_duration {
             "max_duration"
         } else {
@@ -386,5 +390,39 @@ async fn look(control: std::sync::Weak<Control>) {
             control.stop_all(&Stop::Halt(reason.by));
         }
         control.end_leases();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_sends_twice_ends_when_fewer_methods_may_be() {
+        let limits = |methods: &[http::Method]| Limits {
+            duplicate_methods: methods.to_vec(),
+            ..Limits::default().with_every_fault()
+        };
+        let (before, now) = (limits(&[http::Method::PUT]), limits(&[http::Method::POST]));
+        for (fault, why) in
+            [("duplicate: {}", Some("tightened `limits.duplicate_methods`")), ("drop: { how: reset }", None)]
+        {
+            let text = format!(
+                "version: 1\nexperiment: twice\nhypothesis: If it comes twice, then it counts once, because it has a key.\n\
+                 slice: {{ at: front }}\ninject: {{ at: inventory, faults: [{{ {fault} }}] }}\n\
+                 steady_state: [{{ error_rate: {{ max_increase: 1pp }} }}]\n\
+                 phases: {{ baseline: 1s, inject: 1s, recovery: 1s }}\n"
+            );
+            let (experiment, _) = Experiment::parse("twice.yaml", &text, &|_| None).unwrap();
+            let run = Run {
+                experiment: Arc::new(experiment),
+                stop: watch::channel(None).0,
+                progress: watch::channel(Progress::default()).1,
+                heartbeat: None,
+                result: None,
+            };
+            assert_eq!(run.lost(&before, &now, &[]).as_deref(), why);
+            assert_eq!(run.lost(&now, &limits(&[http::Method::POST, http::Method::PUT]), &[]), None, "more is allowed");
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::experiment::limits::Limits;
 use crate::experiment::{Carry, Experiment, Guard, Length, Measure, Threshold};
+use crate::fault::Fault;
 use crate::measure::MAX_RULES;
 use crate::proxy::{self, Proxy};
 use crate::units::{Increase, Span};
@@ -25,7 +26,7 @@ pub enum Refusal {
 
 /// What this version reads and does not conduct yet, one sentence each. Nothing is ignored.
 pub fn not_yet(experiment: &Experiment) -> Vec<String> {
-    let mut reasons: Vec<String> = experiment.inject.faults.iter().filter_map(crate::fault::Fault::not_yet).collect();
+    let mut reasons: Vec<String> = experiment.inject.faults.iter().filter_map(Fault::not_yet).collect();
     let mut later = |found: bool, what: &str, instead: &str| {
         if found {
             reasons.push(format!("{what} is read but not conducted by this version; {instead}"));
@@ -63,6 +64,14 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
     later(command, "`traffic` by `command`", "write `rate` and `requests`, or start the command beside the run");
     later(experiment.known.is_some(), "`known`", "leave it out, or use `--fail-on`");
     reasons
+}
+
+/// Whether the files that the experiment names were read.
+pub fn files(experiment: &Experiment) -> Result<(), Refusal> {
+    match experiment.inject.faults.iter().find(|fault| fault.is_unread()).and_then(|fault| fault.file()) {
+        Some((key, file)) => Err(Refusal::Document(format!("`{key}: {file}` was not read, so that nothing can begin"))),
+        None => Ok(()),
+    }
 }
 
 /// Whether an experiment may run on this proxy under these limits, at the places it names.
@@ -111,6 +120,14 @@ pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refus
         return Err(Refusal::NotNow(format!(
             "`limits.protect` names routes at `{at}`, and `{}` meets connections whatever they are for",
             fault.kind()
+        )));
+    }
+    let methods = experiment.inject.matches.methods();
+    let twice = |method: &http::Method| method.is_safe() || limits.duplicate_methods.contains(method);
+    let duplicates = experiment.inject.faults.iter().any(|fault| matches!(fault, Fault::Duplicate(_)));
+    if let Some(method) = methods.first().filter(|_| duplicates && !methods.iter().any(twice)) {
+        return Err(Refusal::NotNow(format!(
+            "no {method} may be sent twice; `limits: {{ duplicate_methods: {method} }}` in the system file allows it"
         )));
     }
     let treatment = experiment.slice.final_treatment();
@@ -168,5 +185,44 @@ pub fn threshold(measure: &Measure) -> Option<Duration> {
     match measure {
         Measure::SlowRate { over: Threshold::Over(span), .. } => Some(span.get()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn experiment(matches: &str, fault: &str) -> Experiment {
+        let text = format!(
+            "version: 1\nexperiment: twice\nhypothesis: If it comes twice, then it counts once, because it has a key.\n\
+             slice: {{ at: front }}\n\
+             inject: {{ at: inventory, match: {{ {matches} }}, faults: [{{ {fault} }}] }}\n\
+             steady_state: [{{ error_rate: {{ max_increase: 1pp }} }}]\n"
+        );
+        Experiment::parse("twice.yaml", &text, &|_| None).unwrap().0
+    }
+
+    #[test]
+    fn a_run_that_could_send_nothing_twice_is_refused() {
+        let refused = |matches: &str, fault: &str, methods: &[http::Method]| {
+            let allowed = Limits { duplicate_methods: methods.to_vec(), ..Limits::default().with_every_fault() };
+            limits(&experiment(matches, fault), &Arc::new(allowed)).map_err(|refusal| refusal.to_string())
+        };
+        let why = "no POST may be sent twice; `limits: { duplicate_methods: POST }` in the system file allows it";
+        for matches in ["method: POST", "method: [POST, PUT]", "grpc: shop.Ranker/Rank"] {
+            assert_eq!(refused(matches, "duplicate: {}", &[]), Err(why.to_owned()), "{matches}");
+            assert_eq!(refused(matches, "duplicate: {}", &[http::Method::POST]), Ok(()), "{matches}");
+            assert_eq!(refused(matches, "drop: { how: reset }", &[]), Ok(()), "{matches}");
+        }
+        for matches in ["", "method: [POST, GET]"] {
+            assert_eq!(refused(matches, "duplicate: {}", &[]), Ok(()), "{matches}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_not_read_is_no_fault() {
+        let refusal = files(&experiment("", "latency: { histogram: delays.csv }")).unwrap_err();
+        assert_eq!(refusal.to_string(), "`histogram: delays.csv` was not read, so that nothing can begin");
+        assert_eq!(files(&experiment("", "latency: { delay: 1s }")), Ok(()));
     }
 }

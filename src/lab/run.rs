@@ -131,6 +131,7 @@ impl Lab {
         if !not_yet.is_empty() {
             return Err(Refusal::Document(not_yet.join("\n")));
         }
+        preflight::files(experiment)?;
         let places = preflight::places(experiment, &self.proxy)?;
         preflight::limits(experiment, &self.limits)?;
         if let Some(why) = plan::too_low(experiment).filter(|_| !order.underpowered) {

@@ -43,6 +43,8 @@ pub enum Met {
     Cut,
     /// It was answered, and its connection ended behind the answer.
     SentAway,
+    /// Something on its way was changed, and it went on.
+    Changed,
     /// It was held, and waited to the end.
     Waited {
         /// How long it was to be held.

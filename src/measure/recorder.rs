@@ -101,11 +101,17 @@ pub enum Note {
     SparedLimit,
     /// Spared: the budget of faults is spent.
     SparedBudget,
+    /// Spared: it must not be sent twice.
+    SparedNotRepeatable,
+    /// Spared: its body is too large to be sent twice.
+    SparedTooLarge,
+    /// Spared: the overload that is injected takes it.
+    SparedBelowLimit,
 }
 
 impl Note {
     /// All notes, in the order of their counters.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 26] = [
         Self::Unkeyed,
         Self::NoRoom,
         Self::NoId,
@@ -129,6 +135,9 @@ impl Note {
         Self::SparedAttempts,
         Self::SparedLimit,
         Self::SparedBudget,
+        Self::SparedNotRepeatable,
+        Self::SparedTooLarge,
+        Self::SparedBelowLimit,
     ];
 
     /// What carried the arm of a call, in the words of reports and metrics.
@@ -154,6 +163,9 @@ impl Note {
             Self::SparedAttempts => "attempts",
             Self::SparedLimit => "limit",
             Self::SparedBudget => "budget",
+            Self::SparedNotRepeatable => "not_repeatable",
+            Self::SparedTooLarge => "too_large",
+            Self::SparedBelowLimit => "below_limit",
             _ => return None,
         })
     }

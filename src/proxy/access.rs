@@ -137,9 +137,9 @@ impl Entry {
 struct Counted(Option<Box<Entry>>);
 
 impl Watch for Counted {
-    fn piece(&mut self, bytes: usize) {
+    fn piece(&mut self, piece: &[u8]) {
         if let Some(entry) = &mut self.0 {
-            entry.line.bytes += bytes as u64;
+            entry.line.bytes += piece.len() as u64;
         }
     }
 

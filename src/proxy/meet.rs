@@ -15,10 +15,10 @@ use super::answer::MARK;
 use super::fail_open::{self, Kept};
 use super::injecting::Injecting;
 use super::trial::{Here, Next, Trial};
-use crate::fault::{self, Arrived, Draw, Injected, Once, Testimony, Witness};
+use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Spared, Testimony, Witness};
 use crate::measure::operation::{Event, Met};
 use crate::measure::{Arm, Note, Phase, Recorder};
-use crate::service::{Body, Error};
+use crate::service::{Body, Error, Origin};
 
 /// How often the same call of an operation was seen. Bounded: the oldest half is forgotten when it is full.
 #[derive(Debug, Default)]
@@ -63,6 +63,7 @@ pub(super) async fn meet(
         call,
         unsafe_method: !request.method().is_safe(),
         witness: Witness::default(),
+        certain: true,
         told: false,
     };
     let injecting = match trial.guarded(|| Some(chosen(here, trial, recorder, op, call, &request))) {
@@ -78,8 +79,11 @@ pub(super) async fn meet(
         }
     };
     let Chosen { on, attempt } = injecting;
-    recorder.note(Note::Faulted);
-    trial.meets(on.kinds());
+    news.certain = on.sends_away || on.calls.iter().any(Fault::meets_every_call);
+    if news.certain {
+        recorder.note(Note::Faulted);
+        trial.meets(on.kinds());
+    }
     let _held = trial.hold();
     let draw = Draw(draw(trial, op, call, attempt));
     news.witness = Witness::in_turn(on.release.clone(), draw.uniform(RELEASE));
@@ -122,6 +126,13 @@ pub(super) async fn meet(
         }
     }
     let met = if on.calls.is_empty() { Met::SentAway } else { news.met(&result) };
+    if !news.certain {
+        let noted = news.noted();
+        if noted == Note::Faulted {
+            trial.meets(on.kinds());
+        }
+        recorder.note(noted);
+    }
     news.tell(met);
     result.map(|mut response| {
         if let Some(Injected(kind)) = response.extensions().get().copied()
@@ -183,6 +194,10 @@ fn chosen(
     {
         return Err(Note::SparedShare);
     }
+    let spared = on.calls.iter().map(|fault| fault.spares(request)).collect::<Option<Vec<_>>>();
+    if let Some(why) = spared.and_then(|all| all.first().copied()) {
+        return Err(note(why));
+    }
     if trial.held.load(Ordering::Relaxed) >= trial.limits.max_held() {
         return Err(Note::SparedLimit);
     }
@@ -190,6 +205,15 @@ fn chosen(
         return Err(Note::SparedBudget);
     }
     Ok(Some(Chosen { on, attempt }))
+}
+
+fn note(why: Spared) -> Note {
+    match why {
+        Spared::NotRepeatable => Note::SparedNotRepeatable,
+        Spared::TooLarge => Note::SparedTooLarge,
+        Spared::BelowLimit => Note::SparedBelowLimit,
+        Spared::TooMany => Note::SparedLimit,
+    }
 }
 
 /// Tells the draw of the share from the draws of the faults themselves.
@@ -220,17 +244,35 @@ struct News {
     call: u64,
     unsafe_method: bool,
     witness: Witness,
+    /// Whatever came here met the fault; else the witness knows.
+    certain: bool,
     told: bool,
 }
 
 impl News {
     fn met(&self, result: &Result<Response<Body>, Error>) -> Met {
-        let Testimony { asked, waited, released } = self.witness.hear();
+        let Testimony { asked, waited, released, .. } = self.witness.hear();
         match (asked, waited, result) {
             (Some((asked, _)), Some(applied), _) => Met::Waited { asked, applied },
             _ if released => Met::Released,
-            (_, _, Ok(response)) => Met::Error(response.status().as_u16()),
-            (_, _, Err(_)) => Met::Cut,
+            (_, _, Ok(response)) if response.extensions().get::<Injected>().is_some() => {
+                Met::Error(response.status().as_u16())
+            }
+            (_, _, Err(error)) if error.origin() == Origin::Injected => Met::Cut,
+            _ => self.passed(),
+        }
+    }
+
+    /// What became of a call that went on to the upstream.
+    fn passed(&self) -> Met {
+        if self.certain || self.witness.hear().met { Met::Changed } else { Met::Nothing }
+    }
+
+    /// What to note of a call whose faults do not meet every call.
+    fn noted(&self) -> Note {
+        match self.witness.hear() {
+            Testimony { met: true, .. } => Note::Faulted,
+            Testimony { spared, .. } => spared.map_or(Note::SparedEnded, note),
         }
     }
 
@@ -256,7 +298,12 @@ impl Drop for News {
             }
             Testimony { released: true, .. } => self.say(Met::Released),
             Testimony { asked: Some((asked, since)), .. } => self.say(Met::Left { asked, after: since.elapsed() }),
-            _ => self.say(Met::Cut),
+            _ => {
+                if !self.certain {
+                    self.recorder.note(self.noted());
+                }
+                self.say(self.passed());
+            }
         }
     }
 }

@@ -299,7 +299,8 @@ impl Enrolled {
         let (stop, release) = (CancellationToken::new(), Release::default());
         let (experiment, limits) = (&self.trial.experiment, &self.trial.limits);
         let allowed = |fault: &&Fault| limits.faults.iter().any(|kind| kind == fault.kind());
-        let faults: Vec<Fault> = experiment.inject.faults.iter().filter(allowed).cloned().collect();
+        let begun = |fault: &Fault| fault.clone().begun(&limits.duplicate_methods);
+        let faults: Vec<Fault> = experiment.inject.faults.iter().filter(allowed).map(begun).collect();
         let on = (!faults.is_empty()).then(|| Arc::new(Injecting::new(faults, stop.clone(), release.clone())));
         self.trial.injecting.store(on);
         Injection { trial: self.trial.clone(), stop, release }

@@ -111,7 +111,7 @@ enum Upload {
 struct Sent(Rc<Cell<Upload>>);
 
 impl Watch for Sent {
-    fn piece(&mut self, _: usize) {
+    fn piece(&mut self, _: &[u8]) {
         self.0.set(Upload::Moved(Instant::now()));
     }
 

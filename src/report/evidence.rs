@@ -269,6 +269,9 @@ fn spared(reason: &str, number: u64) -> String {
         "attempts" => "a later attempt than those that were asked for",
         "limit" => "as many were held as may be",
         "budget" => "the budget of faults was spent",
+        "not_repeatable" => "not to be sent twice",
+        "too_large" => "too large to be sent twice",
+        "below_limit" => "within what the overload takes",
         other => other,
     };
     format!("{} ({})", words::count(number), line(why, NAME))

@@ -3,6 +3,7 @@
 // The helpers are read by their neighbours only: what is public among them is public in this binary.
 #![allow(unreachable_pub)]
 
+mod answering;
 mod bodies;
 mod bounds;
 mod braking;

@@ -1,5 +1,5 @@
-//! The real `pratfall` among real programs: a stock service from npm, nginx as an upstream, curl, wrk, h2load, openssl, gRPC
-//! and WebSocket clients as callers.
+//! The real `pratfall` among real programs: a stock service from npm and one from PyPI, nginx as an upstream, curl, wrk, h2load,
+//! openssl, gRPC and WebSocket clients as callers.
 //!
 //! `cargo test --features programs --test programs`. With `PRATFALL_LONG=1` the truth table is repeated.
 #![allow(
@@ -8,6 +8,7 @@
     reason = "a test says what it saw, and ends where nothing is there"
 )]
 
+mod answers;
 mod chain;
 mod cli;
 mod clients;

@@ -252,6 +252,43 @@ pub(crate) fn stock() -> PathBuf {
     folder
 }
 
+/// The Python of a virtual environment with what the stock programs need.
+fn python() -> PathBuf {
+    static INSTALLED: Once = Once::new();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/stock");
+    INSTALLED.call_once(|| {
+        let has_it = Command::new(folder.join("python/bin/python")).args(["-c", "import grpc"]).output();
+        if !has_it.is_ok_and(|done| done.status.success()) {
+            let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"];
+            for (program, arguments) in
+                [("python3", &["-m", "venv", "--clear", "python"][..]), ("python/bin/python", &pip[..])]
+            {
+                let done =
+                    Command::new(program).args(arguments).current_dir(&folder).output().expect("python3 is there");
+                assert!(done.status.success(), "{program}:\n{}", String::from_utf8_lossy(&done.stderr));
+            }
+        }
+    });
+    folder.join("python/bin/python")
+}
+
+/// What a program says, line by line.
+#[derive(Debug)]
+pub(crate) struct Said {
+    lines: BufReader<std::process::ChildStdout>,
+    _program: Program,
+}
+
+impl Said {
+    /// The next line, without its end.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.lines.read_line(&mut line).unwrap();
+        assert!(line.ends_with('\n'), "it ended with `{line}`");
+        line.trim_end_matches('\n').to_owned()
+    }
+}
+
 /// A service that says on which port it listens.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -262,14 +299,38 @@ pub(crate) struct Service {
 impl Service {
     fn node(name: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new("node");
-        command.args(arguments).current_dir(stock()).envs(environment.iter().copied()).stdout(Stdio::piped());
-        let mut program = Program::start(name, &mut command);
-        let mut lines = BufReader::new(program.child.stdout.take().unwrap());
-        let mut line = String::new();
-        lines.read_line(&mut line).unwrap();
-        let port = line.trim().strip_prefix("listening ").and_then(|port| port.parse().ok());
+        command.args(arguments).current_dir(stock()).envs(environment.iter().copied());
+        Self::listening(name, command)
+    }
+
+    fn listening(name: &str, command: Command) -> Self {
+        let mut said = Self::saying(name, command);
+        let line = said.line();
+        let port = line.strip_prefix("listening ").and_then(|port| port.parse().ok());
         let port = port.unwrap_or_else(|| panic!("{name} said `{line}`"));
-        Self { port, _program: program }
+        Self { port, _program: said._program }
+    }
+
+    fn saying(name: &str, mut command: Command) -> Said {
+        let mut program = Program::start(name, command.stdout(Stdio::piped()));
+        Said { lines: BufReader::new(program.child.stdout.take().unwrap()), _program: program }
+    }
+
+    fn in_python(arguments: &[&str]) -> Command {
+        let python = python();
+        let mut command = Command::new(&python);
+        command.args(arguments).current_dir(python.ancestors().nth(3).unwrap()).env("PYTHONIOENCODING", "utf-8");
+        command
+    }
+
+    /// A stock service in Python.
+    pub(crate) fn python(name: &str, arguments: &[&str]) -> Self {
+        Self::listening(name, Self::in_python(arguments))
+    }
+
+    /// A stock program in Python that says what it sees.
+    pub(crate) fn says(name: &str, arguments: &[&str]) -> Said {
+        Self::saying(name, Self::in_python(arguments))
     }
 
     /// What a shop depends on.

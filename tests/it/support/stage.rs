@@ -87,7 +87,7 @@ impl Stage {
 
 /// Limits that allow what these tests inject; tests change what they are about.
 pub fn limits() -> Limits {
-    Limits { faults: ["latency", "error", "drop", "tls"].map(str::to_owned).to_vec(), ..Limits::default() }
+    Limits::default().with_every_fault()
 }
 
 /// A run that is enrolled, in baseline.
