@@ -74,6 +74,8 @@ impl Fault {
         match self {
             Self::Latency(latency) => Once::new(latency.layer(salt).until(stop.clone()).layer(inner)),
             Self::Error(error) => Once::new(error.layer().layer(inner)),
+            // Whoever has the connection sees to it.
+            _ if self.meets_connections() => inner,
             Self::Drop(drop) => Once::new(drop.layer().until(stop.clone()).layer(inner)),
             Self::Headers(headers) => Once::new(headers.layer().layer(inner)),
             Self::Duplicate(duplicate) => Once::new(duplicate.layer().until(stop.clone()).layer(inner)),

@@ -237,7 +237,7 @@ impl Watch<'_> {
             let of = |arm: Arm| counted(&sums[arm as usize], rule);
             (indicator.name.clone(), of(Arm::Treatment), of(Arm::Control))
         });
-        self.progress.send_replace(Progress {
+        let mut progress = Progress {
             run: self.trial.run.clone(),
             experiment: self.experiment.name.clone(),
             title: self.experiment.title.clone(),
@@ -250,12 +250,18 @@ impl Watch<'_> {
             held: self.trial.held(),
             broken_after: self.broken_after.iter().flatten().min().copied(),
             ..Progress::default()
-        });
-        self.count();
+        };
+        // In one piece: counters that are read in between must not fall.
+        self.count_into(&mut progress);
+        self.progress.send_replace(progress);
     }
 
     /// Shows what was counted by now.
     pub(super) fn count(&self) {
+        self.progress.send_modify(|progress| self.count_into(progress));
+    }
+
+    fn count_into(&self, progress: &mut Progress) {
         let noted = |note: Note| self.tally.noted(note);
         let mut spared = std::collections::BTreeMap::new();
         for (reason, note) in Note::ALL.into_iter().filter_map(|note| Some((note.spared()?, note))) {
@@ -267,12 +273,10 @@ impl Watch<'_> {
             // By hand nobody is compared: who was not drawn is spared.
             *spared.entry("share").or_default() += self.tally.sum(Phase::Inject)[Arm::Bystander as usize].arrived;
         }
-        self.progress.send_modify(|progress| {
-            progress.faulted = noted(Note::Faulted);
-            progress.harmed = self.trial.harmed().spent();
-            progress.injecting = self.trial.is_injecting();
-            progress.met = self.trial.met().into_iter().collect();
-            progress.spared = spared;
-        });
+        progress.faulted = noted(Note::Faulted);
+        progress.harmed = self.trial.harmed().spent();
+        progress.injecting = self.trial.is_injecting();
+        progress.met = self.trial.met().into_iter().collect();
+        progress.spared = spared;
     }
 }

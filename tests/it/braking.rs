@@ -171,7 +171,7 @@ async fn a_fault_that_panics_costs_the_run_and_not_the_request() {
 }
 
 #[tokio::test]
-async fn a_fault_that_panics_behind_the_upstream_costs_one_exchange_and_lets_the_held_go() {
+async fn a_fault_that_panics_behind_the_upstream_costs_one_exchange() {
     let origin = Origin::well().await;
     let stage = Stage::before(origin.address).await;
     let run = stage.enroll(panicking(Direction::Response));
