@@ -23,7 +23,7 @@ pub use self::drop::Drop;
 pub use self::duplicate::Duplicate;
 pub use self::error::ErrorAnswer;
 pub use self::headers::Headers;
-pub use self::hold::{Arrived, Testimony, Witness};
+pub use self::hold::{Arrived, Release, Testimony, Witness};
 pub use self::latency::Latency;
 pub use self::overload::Overload;
 pub use self::stack::{Draw, Injected, Once, stack};
