@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, PROXY_AUTHORIZATION};
+use http::header::{AUTHORIZATION, COOKIE, HOST, HeaderName, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{HeaderMap, Method, Request};
 use ipnet::IpNet;
 use regex::Regex;
@@ -54,6 +54,16 @@ impl Match {
         }
     }
 
+    /// Whether this request is named: its path is written out as a whole, or something is asked of its user agent.
+    pub fn names<B>(&self, request: &Request<B>) -> bool {
+        self.0.as_ref().is_some_and(|conditions| conditions.name(request.uri().path()))
+    }
+
+    /// Whether nothing is asked but where the caller is: all that can be known of a new connection.
+    pub fn asks_for_callers_only(&self) -> bool {
+        self.0.as_ref().is_none_or(|conditions| conditions.ask_for_callers_only())
+    }
+
     /// The conditions in words, for reports and errors: patterns, never a request's own values.
     pub fn describe(&self) -> String {
         match &self.0 {
@@ -77,6 +87,18 @@ impl Conditions {
             && self.grpc.is_empty()
             && self.not.is_empty()
             && self.any.is_empty()
+    }
+
+    fn name(&self, path: &str) -> bool {
+        self.paths.iter().any(|glob| glob.as_str() == path)
+            || self.grpc.iter().any(|(_, glob)| glob.matches(path))
+            || self.headers.iter().any(|(name, _)| name == USER_AGENT)
+            || self.any.iter().any(|conditions| conditions.name(path))
+    }
+
+    fn ask_for_callers_only(&self) -> bool {
+        let rest = Self { callers: Vec::new(), not: Vec::new(), any: Vec::new(), ..self.clone() };
+        rest.is_empty() && self.not.iter().chain(&self.any).all(Self::ask_for_callers_only)
     }
 
     fn allow<B>(&self, request: &Request<B>, caller: Option<IpAddr>) -> bool {

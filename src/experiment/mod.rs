@@ -10,6 +10,7 @@ mod check_traffic;
 pub mod draft;
 pub mod game_day;
 pub mod glob;
+pub mod health;
 pub mod indicator;
 pub mod limits;
 pub mod matcher;
