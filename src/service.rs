@@ -1,9 +1,11 @@
 //! What every seam of the data plane speaks: a body that streams, and an error that knows whose fault it is.
 
+use std::cell::RefCell;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
@@ -108,7 +110,37 @@ enum Inner {
     Empty,
     Bytes(Bytes),
     Incoming(Incoming),
-    Faulted(Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>),
+    Faulted(FaultedBody),
+    /// Somebody else's, who takes it back where nobody has read of it.
+    Lent(Rc<RefCell<Lent>>),
+}
+
+/// A body that a fault made or changed.
+pub type FaultedBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>;
+
+struct Lent {
+    body: Body,
+    read: bool,
+}
+
+/// What a body was lent for: whoever has it can have the body back until somebody has read of it.
+#[derive(Debug)]
+pub struct Loan(Rc<RefCell<Lent>>);
+
+impl Loan {
+    /// Takes the body back; nothing where somebody has read of it, or has it for good.
+    pub fn back(self) -> Option<Body> {
+        let mut lent = self.0.borrow_mut();
+        let whole = !lent.read;
+        lent.read = true;
+        whole.then(|| std::mem::replace(&mut lent.body, Body::empty()))
+    }
+}
+
+impl fmt::Debug for Lent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lent").field("body", &self.body).field("read", &self.read).finish()
+    }
 }
 
 /// Somebody who wants to know how a body ends. Dropped without [`Watch::end`]: nobody read it to its end.
@@ -147,6 +179,32 @@ impl Body {
     /// A body that a fault made or changed; boxed, because only faulted requests pay for it.
     pub fn faulted(body: impl HttpBody<Data = Bytes, Error = Error> + 'static) -> Self {
         Inner::Faulted(Box::pin(body)).into()
+    }
+
+    /// Leaves in its place a body that reads from it, and can be had back as long as nobody does.
+    pub fn lend(&mut self) -> Loan {
+        let body = std::mem::replace(self, Self::empty());
+        let lent = Rc::new(RefCell::new(Lent { body, read: false }));
+        *self = Inner::Lent(lent.clone()).into();
+        Loan(lent)
+    }
+
+    /// What was lent is the reader's for good: it is read as if it had never been lent.
+    pub fn keep_loan(&mut self) {
+        if let Inner::Lent(lent) = &self.inner
+            && self.watch.is_none()
+            && let Some(body) = Loan(lent.clone()).back()
+        {
+            *self = body;
+        }
+    }
+
+    /// Puts something around a body that a fault made; any other stays as it is.
+    pub fn around_faulted(&mut self, wrap: impl FnOnce(FaultedBody) -> FaultedBody) {
+        self.inner = match std::mem::replace(&mut self.inner, Inner::Empty) {
+            Inner::Faulted(body) => Inner::Faulted(wrap(body)),
+            other => other,
+        };
     }
 
     /// Adds somebody who wants to know the end.
@@ -210,6 +268,11 @@ impl HttpBody for Body {
                 }
             },
             Inner::Faulted(body) => ready!(body.as_mut().poll_frame(cx)),
+            Inner::Lent(lent) => {
+                let mut lent = lent.borrow_mut();
+                lent.read = true;
+                ready!(Pin::new(&mut lent.body).poll_frame(cx))
+            }
         };
         if let Some(stall) = &mut this.stall {
             stall.moves();
@@ -237,6 +300,7 @@ impl HttpBody for Body {
             Inner::Bytes(_) => false,
             Inner::Incoming(incoming) => incoming.is_end_stream(),
             Inner::Faulted(body) => body.is_end_stream(),
+            Inner::Lent(lent) => lent.borrow().body.is_end_stream(),
         }
     }
 
@@ -246,6 +310,7 @@ impl HttpBody for Body {
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Incoming(incoming) => incoming.size_hint(),
             Inner::Faulted(body) => body.size_hint(),
+            Inner::Lent(lent) => lent.borrow().body.size_hint(),
         }
     }
 }
@@ -257,6 +322,7 @@ impl fmt::Debug for Body {
             Inner::Bytes(_) => "bytes",
             Inner::Incoming(_) => "incoming",
             Inner::Faulted(_) => "faulted",
+            Inner::Lent(_) => "lent",
         };
         f.debug_struct("Body").field("kind", &kind).field("watched", &self.watch.is_some()).finish()
     }
@@ -320,6 +386,9 @@ pub enum Error {
     /// The proxy has nowhere to send this request.
     #[error("no route takes this request")]
     NoRoute,
+    /// The code of a fault panicked when the request was on its way already.
+    #[error("a fault failed, and with it this exchange")]
+    Failed,
 }
 
 /// How a fault ends an exchange on the wire.
@@ -360,7 +429,7 @@ impl Error {
             }
             Self::Upload(_) | Self::Stalled(_) | Self::Gone => Origin::Caller,
             Self::Injected(..) => Origin::Injected,
-            Self::Refused(_) | Self::LongTarget | Self::LargeHead | Self::NoRoute => Origin::Proxy,
+            Self::Refused(_) | Self::LongTarget | Self::LargeHead | Self::NoRoute | Self::Failed => Origin::Proxy,
         }
     }
 
@@ -379,6 +448,7 @@ impl Error {
             Self::LongTarget => "target_too_long",
             Self::LargeHead => "head_too_large",
             Self::NoRoute => "no_route",
+            Self::Failed => "fault_failed",
         }
     }
 
