@@ -177,8 +177,8 @@ async fn start(
     // Documents that travel see nothing of this machine's environment.
     let (experiment, _) =
         Experiment::parse("<body>", &document, &|_| None).map_err(|problems| wrong(problems.to_string()))?;
-    if let Some((pointer, _)) = experiment.files().first() {
-        return Err(wrong(format!("{pointer}: a document that comes over the API can name no file")));
+    if let Some(why) = experiment.not_from_elsewhere() {
+        return Err(wrong(why));
     }
     let order = Order {
         seed: how.seed.map(Seed).or(experiment.seed).unwrap_or_else(|| Seed(rand::random())),

@@ -6,8 +6,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, gauge, with_local
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 use super::{Admin, Reloads};
-use crate::lab::Status;
-use crate::measure::Phase;
+use crate::lab::{Counters, Status};
 
 /// Classes of answers, in the order of a listener's counters.
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "none"];
@@ -20,6 +19,7 @@ pub(super) fn render(admin: &Admin) -> String {
         describe();
         listeners(admin);
         runs(&admin.control.runs_here());
+        counted(&admin.control.counted());
         reloads(&admin.standing.reloads());
         let lab = admin.control.lab();
         gauge!("pratfall_armed").set(f64::from(u8::from(lab.limits.armed())));
@@ -50,7 +50,12 @@ fn describe() {
         Unit::Seconds,
         "When the system file that is served was read."
     );
-    describe_counter!("pratfall_faults_injected_total", Unit::Count, "Calls that met a fault, by experiment.");
+    describe_counter!(
+        "pratfall_faults_injected_total",
+        Unit::Count,
+        "Calls and connections that met a fault, by its listener, experiment and kind."
+    );
+    describe_counter!("pratfall_faults_suppressed_total", Unit::Count, "Calls that met no fault, by the reason.");
     describe_counter!("pratfall_harmed_units_total", Unit::Count, "Treated units that came to harm, by experiment.");
     describe_gauge!("pratfall_armed", Unit::Count, "1 if `limits.faults` lists anything that may be injected.");
     describe_gauge!("pratfall_halted", Unit::Count, "1 if somebody halted and nobody resumed.");
@@ -87,20 +92,55 @@ fn reloads(reloads: &Reloads) {
     }
 }
 
+fn counted(counters: &Counters) {
+    for ((listener, experiment, fault), count) in &counters.met {
+        let labels =
+            [("listener", listener.clone()), ("experiment", experiment.clone()), ("fault", (*fault).to_owned())];
+        counter!("pratfall_faults_injected_total", &labels).absolute(*count);
+    }
+    for (reason, count) in &counters.spared {
+        counter!("pratfall_faults_suppressed_total", "reason" => *reason).absolute(*count);
+    }
+    for (experiment, count) in &counters.harmed {
+        counter!("pratfall_harmed_units_total", "experiment" => experiment.clone()).absolute(*count);
+    }
+}
+
 fn runs(runs: &[Status]) {
     let (mut active, mut held) = (0u32, 0u64);
     for status in runs {
         let progress = &status.progress;
         let live = status.result.is_none();
-        active += u32::from(live && progress.phase == Phase::Inject.word());
+        active += u32::from(live && progress.injecting);
         held += if live { progress.held } else { 0 };
-        let name = || progress.experiment.clone();
-        counter!("pratfall_faults_injected_total", "experiment" => name()).increment(progress.faulted);
-        counter!("pratfall_harmed_units_total", "experiment" => name()).increment(progress.harmed);
         if live {
-            gauge!("pratfall_experiment_active", "experiment" => name()).set(1.0);
+            gauge!("pratfall_experiment_active", "experiment" => progress.experiment.clone()).set(1.0);
         }
     }
     gauge!("pratfall_active_faults").set(f64::from(active));
     gauge!("pratfall_held_requests").set(held as f64);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn faults_are_counted_by_listener_experiment_and_kind_and_the_spared_by_reason() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let mut counters = Counters::default();
+        counters.met.insert(("inventory".into(), "slow".into(), "latency"), 3);
+        counters.spared.insert("probe", 2);
+        counters.harmed.insert("slow".into(), 1);
+        with_local_recorder(&recorder, || counted(&counters));
+        let text = handle.render();
+        for line in [
+            "pratfall_faults_injected_total{listener=\"inventory\",experiment=\"slow\",fault=\"latency\"} 3",
+            "pratfall_faults_suppressed_total{reason=\"probe\"} 2",
+            "pratfall_harmed_units_total{experiment=\"slow\"} 1",
+        ] {
+            assert!(text.contains(line), "`{line}` is not in\n{text}");
+        }
+    }
 }

@@ -74,6 +74,16 @@ impl Experiment {
         }
     }
 
+    /// What a document must not have that comes from elsewhere: files and programs of this machine. It has no addresses
+    /// to name: those are in the system file.
+    pub fn not_from_elsewhere(&self) -> Option<String> {
+        if let Some((pointer, _)) = self.files().first() {
+            return Some(format!("{pointer}: a document that comes over the API can name no file"));
+        }
+        let command = self.traffic.as_ref().is_some_and(|traffic| traffic.command.is_some());
+        command.then(|| "/traffic/command: a document that comes over the API can run no program".to_owned())
+    }
+
     /// The files that this experiment names, each with its place in the document.
     pub fn files(&self) -> Vec<(String, PathBuf)> {
         let mut files = Vec::new();

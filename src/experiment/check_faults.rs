@@ -10,6 +10,7 @@ use super::draft::SearchDraft;
 use crate::document::Problems;
 use crate::fault::drop::{At, How};
 use crate::fault::latency::{Distribution, Latency};
+use crate::fault::tls::{Tls, TlsHow};
 use crate::fault::{Body, Drop, ErrorAnswer, Fault, grpc};
 use crate::units::{ByteSize, Span};
 
@@ -54,7 +55,8 @@ pub(super) fn fault(fault: &Fault, pointer: &str, problems: &mut Problems) {
                 );
             }
         }
-        Fault::Throttle(_) | Fault::Duplicate(_) | Fault::Tls(_) => {}
+        Fault::Tls(tls) => check_tls(tls, pointer, problems),
+        Fault::Throttle(_) | Fault::Duplicate(_) => {}
     }
 }
 
@@ -250,6 +252,23 @@ fn check_drop(fault: &Drop, pointer: &str, problems: &mut Problems) {
             &pointer,
             "nothing has passed by then",
             help("write `at: headers` for the moment before the body"),
+        );
+    }
+}
+
+fn check_tls(tls: &Tls, pointer: &str, problems: &mut Problems) {
+    if tls.hold.is_some() && tls.how != TlsHow::Stall {
+        problems.error_at_key(
+            &format!("{pointer}/for"),
+            "only a `stall` takes some time",
+            help("remove `for`, or write `how: stall`"),
+        );
+    }
+    if tls.hold == Some(Span::default()) {
+        problems.error(
+            &format!("{pointer}/for"),
+            "a stall of `0s` is none",
+            help("write `drop: { how: refuse }` to close at once"),
         );
     }
 }

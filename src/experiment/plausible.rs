@@ -37,6 +37,26 @@ pub(super) fn together(
             Some(way),
         );
     }
+    for (index, fault) in inject.faults.iter().enumerate().filter(|(_, fault)| fault.meets_new_connections()) {
+        let pointer = format!("/inject/faults/{index}/{}", fault.kind());
+        if !slice.matches.asks_for_callers_only() || !inject.matches.asks_for_callers_only() {
+            problems.error_at_key(
+                &pointer,
+                format!(
+                    "`{}` meets connections before anything is asked on them, and `match` asks for more",
+                    words(fault)
+                ),
+                help("match `caller` alone, or nothing"),
+            );
+        }
+        if traffic.is_some_and(|traffic| traffic.only_own) {
+            problems.error_at_key(
+                &pointer,
+                format!("nothing tells Pratfall's own connections from others before `{}` meets them", words(fault)),
+                help("write `only_own: false` under `traffic`, so that everybody takes part"),
+            );
+        }
+    }
     if slice.carry == Carry::None && !together {
         problems.error(
             "/slice/carry",

@@ -74,8 +74,6 @@ impl Drop {
     /// Why this drop cannot be injected by this version, where it cannot.
     pub(super) fn not_yet(&self) -> Option<String> {
         let written = match (self.how, self.at) {
-            (How::Goaway, _) => "`how: goaway`",
-            (How::Refuse, _) => "`how: refuse`",
             (_, Some(at)) if at != At::Request => "`at` later than the request",
             _ => return None,
         };

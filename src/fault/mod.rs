@@ -83,6 +83,11 @@ impl Fault {
         }
     }
 
+    /// Whether it meets connections when they are new, before anything is asked on them.
+    pub fn meets_new_connections(&self) -> bool {
+        self.meets_connections() && !matches!(self, Self::Drop(drop) if drop.how == drop::How::Goaway)
+    }
+
     /// What it does, in a few words: `latency of 1 s ± 50 ms`, `answers 503`, `connection reset`.
     pub fn describe(&self) -> String {
         match self {
@@ -103,13 +108,15 @@ impl Fault {
                 let most = rate.into_iter().chain(in_flight).collect::<Vec<_>>().join(" or ");
                 format!("answers {} above {most}", overload.status())
             }
-            Self::Tls(tls) => match tls.how {
-                tls::TlsHow::Expired => "expired certificate",
-                tls::TlsHow::WrongHost => "certificate of another host",
-                tls::TlsHow::SelfSigned => "self-signed certificate",
-                tls::TlsHow::Stall => "stalled TLS handshake",
+            Self::Tls(tls) => {
+                let how = match tls.how {
+                    tls::TlsHow::Expired => "expired certificate",
+                    tls::TlsHow::WrongHost => "certificate of another host",
+                    tls::TlsHow::SelfSigned => "self-signed certificate",
+                    tls::TlsHow::Stall => "stalled TLS handshake",
+                };
+                tls.hold.map_or_else(|| how.to_owned(), |hold| format!("{how} for {hold:#}"))
             }
-            .to_owned(),
         }
     }
 }

@@ -40,6 +40,7 @@ impl Fault {
             Self::Latency(latency) => latency.not_yet(),
             Self::Error(error) => error.not_yet(),
             Self::Drop(drop) => drop.not_yet(),
+            Self::Tls(_) => None,
             _ => Some(format!("`{}` is read but not injected by this version", self.kind())),
         }
     }
@@ -49,6 +50,8 @@ impl Fault {
         match self {
             Self::Latency(latency) => Once::new(latency.layer(salt).until(stop.clone()).layer(inner)),
             Self::Error(error) => Once::new(error.layer().layer(inner)),
+            // Whoever has the connection sees to it.
+            _ if self.meets_connections() => inner,
             Self::Drop(drop) => Once::new(drop.layer().until(stop.clone()).layer(inner)),
             // `not_yet` was asked before the run began.
             _ => inner,

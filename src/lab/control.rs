@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 use super::Progress;
+use super::counters::Counters;
 use super::preflight::{self, Refusal};
 use super::run::{Lab, Order};
 use super::stop::Stop;
@@ -19,8 +20,9 @@ use crate::experiment::{Experiment, Length};
 use crate::ledger::halt::{HaltMark, HaltReason};
 use crate::report::{Report, words};
 
-/// How often the mark beside the ledger is looked at: a halt from another process is obeyed within 100 ms.
-const LOOK: Duration = Duration::from_millis(40);
+/// How often the mark beside the ledger is looked at: a halt from another process is obeyed within 100 ms, of which
+/// letting go those who are held may take 60.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// A run over the API goes on for so long without a heartbeat.
 pub const LEASE: Duration = Duration::from_secs(10);
@@ -36,6 +38,8 @@ pub struct Control {
     mark: Option<HaltMark>,
     ending: AtomicBool,
     runs: Mutex<BTreeMap<String, Run>>,
+    /// What runs have counted that are remembered no more; changed only while `runs` is locked.
+    forgotten: Mutex<Counters>,
 }
 
 /// A run that was started here.
@@ -72,7 +76,8 @@ impl Control {
     /// The switchboard of a lab; with a mark, halts last across restarts and reach every process on the ledger.
     pub fn new(lab: Lab, mark: Option<HaltMark>) -> Arc<Self> {
         let lab = ArcSwap::from_pointee(lab);
-        let control = Arc::new(Self { lab, mark, ending: AtomicBool::new(false), runs: Mutex::default() });
+        let (runs, forgotten) = (Mutex::default(), Mutex::new(Counters::new()));
+        let control = Arc::new(Self { lab, mark, ending: AtomicBool::new(false), runs, forgotten });
         tokio::spawn(look(Arc::downgrade(&control)));
         control
     }
@@ -148,8 +153,22 @@ impl Control {
             let Some(oldest) = runs.iter().find(|(_, run)| run.result.is_some()).map(|(id, _)| id.clone()) else {
                 return;
             };
-            runs.remove(&oldest);
+            if let Some(run) = runs.remove(&oldest) {
+                self.forgotten().add(&run.progress.borrow());
+            }
         }
+    }
+
+    /// What all runs that were ever started here have counted.
+    pub fn counted(&self) -> Counters {
+        let runs = self.runs();
+        let mut sum = self.forgotten().clone();
+        runs.values().for_each(|run| sum.add(&run.progress.borrow()));
+        sum
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, Counters> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All runs that were started here and are remembered, the latest last.
@@ -247,7 +266,7 @@ impl Control {
         }
     }
 
-    fn runs(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Run>> {
+    fn runs(&self) -> MutexGuard<'_, BTreeMap<String, Run>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -279,7 +298,7 @@ impl Run {
         if before == now {
             return None;
         }
-        // Hours are looked at when a run starts; only other hours can end it.
+        // A run itself sees the hours end in which it began; here only other hours can end it.
         let hours = if before.hours == now.hours { Vec::new() } else { now.hours.clone() };
         let asked = Arc::new(Limits { hours, ..now.clone() });
         if let Err(refusal) = preflight::limits(&self.experiment, &asked) {

@@ -73,6 +73,9 @@ pub struct Reach {
     /// Treated calls on protected routes.
     #[serde(default)]
     pub protected_calls: u64,
+    /// Requests and calls that looked like health probes, and that nothing named.
+    #[serde(default)]
+    pub probes: u64,
     /// Treated calls that matched while the fault was on.
     pub eligible: u64,
     /// Calls that met the fault.

@@ -380,6 +380,11 @@ fn not_reached(reach: &Reach) -> String {
     if reach.treated == 0 && reach.protected > 0 {
         return "nobody could be treated: all matching requests were on protected routes".into();
     }
+    if reach.treated == 0 && reach.probes > 0 {
+        return "nobody could be treated: all matching requests look like health probes; \
+                to fault them, write their path out in `match`"
+            .into();
+    }
     if reach.treated == 0 {
         return "nobody was treated: no request matched the slice".into();
     }

@@ -56,6 +56,7 @@ fn a_fault_that_reached_nobody_is_invalid_and_says_why() {
     for (reach, words) in [
         (Reach::default(), "nobody was treated: no request matched the slice"),
         (Reach { unkeyed: 9, ..Reach::default() }, "nobody could be treated: 9 requests matched, and none had the key"),
+        (Reach { probes: 9, ..Reach::default() }, "all matching requests look like health probes"),
         (Reach { protected: 9, ..Reach::default() }, "all matching requests were on protected routes"),
         (treated, "no call came to where the fault waits"),
         (Reach { uncarried: 71, ..treated }, "context was not carried: 71 calls came, and none carried the mark"),

@@ -4,12 +4,15 @@
 
 pub mod bound;
 pub mod control;
+mod counters;
 pub mod evidence;
 mod findings;
 pub mod follow_up;
 mod gather;
 mod guard;
 pub mod judge;
+#[cfg(test)]
+mod limits_tests;
 mod missing;
 pub mod plan;
 pub mod preflight;
@@ -28,6 +31,7 @@ mod watch;
 mod write;
 
 pub use self::control::{Control, Started, Status};
+pub use self::counters::Counters;
 pub use self::judge::judge;
 pub use self::preflight::Refusal;
 pub use self::progress::Progress;

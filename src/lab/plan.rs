@@ -57,13 +57,36 @@ pub fn plan(experiment: &Experiment, p0: impl Fn(usize) -> Option<f64>, rate: Op
     Some(Plan { treated, bound: format!("{} ({})", bound.name, bound.words), time })
 }
 
+/// What is left for inject of the longest run that the limits allow: a baseline that takes as long as it needs has used
+/// some of it.
+pub fn left(experiment: &Experiment, baseline: Duration, longest: Duration) -> Duration {
+    let phases = &experiment.phases;
+    let baseline = match phases.baseline {
+        // Not as long as it took: what was written fits, to the last millisecond.
+        Length::Fixed(span) => span.get(),
+        Length::Auto { .. } => baseline,
+    };
+    let recovery = match phases.recovery {
+        Length::Fixed(span) => span.get(),
+        Length::Auto { at_most } => at_most.map_or(QUIET_PHASE, Span::get),
+    };
+    longest.saturating_sub(baseline + recovery)
+}
+
 /// How long inject is, fixed before the fault; the reason why there can be none otherwise.
 pub fn inject(experiment: &Experiment, plan: Option<&Plan>, longest: Duration) -> Result<Duration, String> {
+    let too_long = |span: Duration| {
+        let [left, wanted] = [longest, span].map(|span| Span::from(Duration::from_secs(span.as_secs())));
+        format!("`limits.max_duration` leaves {left:#} for inject after this baseline, and it needs {wanted:#}")
+    };
     let at_most = match experiment.phases.inject {
+        Length::Fixed(span) if span.get() > longest => return Err(too_long(span.get())),
         Length::Fixed(span) => return Ok(span.get()),
         Length::Auto { at_most } => at_most.map_or(AT_MOST, Span::get).min(longest),
     };
-    let Some(plan) = plan else { return Ok(QUIET_PHASE) };
+    let Some(plan) = plan else {
+        return if QUIET_PHASE > longest { Err(too_long(QUIET_PHASE)) } else { Ok(QUIET_PHASE) };
+    };
     let needed = plan.time.ok_or("no traffic matched in baseline: nothing can be planned or measured")?;
     if needed > at_most {
         return Err(format!(

@@ -56,14 +56,8 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
         later(indicator.at != slice.at, "an indicator `at` another listener than the slice's", "leave `at` out");
     }
     for guard in &experiment.guards {
-        match guard {
-            Guard::Probe(_) => later(true, "a guard by `probe`", "use `error_rate`, `slow_rate` or `harmed`"),
-            Guard::Faulted { rate, per_caller, .. } => {
-                later(rate.is_some(), "`faulted` with `rate`", "write `max`");
-                later(per_caller.is_some(), "`faulted` with `per_caller`", "write `max`");
-            }
-            _ => {}
-        }
+        let probe = matches!(guard, Guard::Probe(_));
+        later(probe, "a guard by `probe`", "use `error_rate`, `slow_rate` or `harmed`");
     }
     let command = experiment.traffic.as_ref().is_some_and(|traffic| traffic.command.is_some());
     later(command, "`traffic` by `command`", "write `rate` and `requests`, or start the command beside the run");
@@ -87,6 +81,13 @@ pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), 
             experiment.slice.at
         )));
     }
+    let secured = proxy.at(places.1).setup().config.tls.is_some();
+    if !secured && experiment.inject.faults.iter().any(|fault| fault.kind() == "tls") {
+        return Err(Refusal::Document(format!(
+            "`{}` speaks in the clear, so no handshake can fail there; give it `tls`, or write `drop: {{ how: refuse }}`",
+            experiment.inject.at
+        )));
+    }
     Ok(places)
 }
 
@@ -99,6 +100,14 @@ pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refus
                 fault.kind()
             )));
         }
+    }
+    let at = &experiment.inject.at;
+    let new_connections = experiment.inject.faults.iter().find(|fault| fault.meets_new_connections());
+    if let Some(fault) = new_connections.filter(|_| limits.protect.iter().any(|route| route.at == *at)) {
+        return Err(Refusal::NotNow(format!(
+            "`limits.protect` names routes at `{at}`, and `{}` meets connections whatever they are for",
+            fault.kind()
+        )));
     }
     let treatment = experiment.slice.final_treatment();
     let own = experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own);

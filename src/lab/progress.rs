@@ -1,5 +1,6 @@
 //! What is shown of a run under way. Only shown: what must not be lost is in the ledger.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -26,8 +27,16 @@ pub struct Progress {
     pub planned: Duration,
     /// Each indicator: its name, treatment and control in this phase.
     pub indicators: Vec<(String, Counted, Counted)>,
+    /// The listener where the fault waits.
+    pub at: String,
+    /// Whether the fault is on.
+    pub injecting: bool,
     /// Calls that met the fault.
     pub faulted: u64,
+    /// Calls and connections that met each kind of fault.
+    pub met: BTreeMap<&'static str, u64>,
+    /// Calls that were spared, by the reason.
+    pub spared: BTreeMap<&'static str, u64>,
     /// Treated units that came to harm.
     pub harmed: u64,
     /// Requests held at this moment.

@@ -100,6 +100,7 @@ impl Lab {
         drop(enrolled);
         let load = load.map(|load| load.stop());
         watch.drain();
+        watch.count();
 
         let facts = Facts {
             order: &order,
@@ -225,6 +226,7 @@ impl Lab {
             spent,
             stop,
             progress,
+            limits: self.limits.clone(),
         };
         Ok((watch, indicators))
     }
@@ -301,7 +303,8 @@ fn ready(watch: &Watch<'_>, baseline: PhaseMark, seen: &[Seen], longest: Duratio
         (of > 0).then(|| (bad + 0.5) / (of as f64 + 1.0))
     };
     let plan = plan::plan(&watch.experiment, p0, Some(rate));
-    plan::inject(&watch.experiment, plan.as_ref(), longest).map_err(Ended::Never)
+    let left = plan::left(&watch.experiment, baseline.since.elapsed(), longest);
+    plan::inject(&watch.experiment, plan.as_ref(), left).map_err(Ended::Never)
 }
 
 /// The 95th percentile of the baseline becomes the threshold of whoever asked for it, frozen before the fault.
@@ -472,7 +475,11 @@ fn ended(cut: Cut, watch: &mut Watch<'_>) -> Ended {
             watch.say("guard", why.clone());
             Ended::Early(why)
         }
-        Cut::NoTraffic(why) => {
+        Cut::Limit(why) => {
+            watch.say("limits", why.clone());
+            Ended::Early(why)
+        }
+        Cut::NoTraffic(why) | Cut::Failed(why) => {
             watch.say("guard", why.clone());
             Ended::Invalid(why)
         }

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use super::{Lab, Order, Progress, Refusal, Stop};
 use crate::experiment::Experiment;
 use crate::experiment::limits::Limits;
+use crate::fault::Release;
 use crate::ledger::Ledger;
 use crate::proxy::trial::{Here, Next, pass};
 use crate::proxy::{ListenerConfig, Proxy, Worker};
@@ -140,7 +141,8 @@ impl Stage {
         self.start_in(Lab { ledger: Some(ledger), ..self.lab.clone() }, experiment)
     }
 
-    fn start_in(&self, lab: Lab, experiment: Arc<Experiment>) -> Live {
+    /// Begins a run in another lab.
+    pub(super) fn start_in(&self, lab: Lab, experiment: Arc<Experiment>) -> Live {
         let (stop, stopped) = watch::channel(None);
         let (shown, progress) = watch::channel(Progress::default());
         let order = Self::order(experiment, 7);
@@ -156,7 +158,8 @@ impl Stage {
 
     /// No fault is left and nobody is held: what must be so whatever the way out of a run.
     pub(super) async fn is_quiet(&self, why: &str) {
-        sleep(Duration::from_millis(20)).await;
+        // Those who were held leave in turn, within this.
+        sleep(Release::LONGEST + Duration::from_millis(20)).await;
         for listener in self.lab.proxy.listeners().iter() {
             assert!(listener.trials().is_empty(), "{why}: a run is still enrolled at {}", listener.name);
         }

@@ -15,8 +15,9 @@ use super::judge::SoFar;
 use super::stop::Stop;
 use super::{Progress, plan};
 use crate::experiment::Experiment;
+use crate::experiment::limits::Limits;
 use crate::measure::block::{self, Pair, Undecided};
-use crate::measure::{Arm, Batch, Counts, Phase, PhaseMark, TICK, Tally};
+use crate::measure::{Arm, Batch, Counts, Note, Phase, PhaseMark, TICK, Tally};
 use crate::proxy::Trial;
 use crate::report::{Counted, Moment, words};
 
@@ -37,6 +38,10 @@ pub(super) enum Cut {
     Budget(String),
     /// Nobody came.
     NoTraffic(String),
+    /// The limits of the system do not allow it any longer.
+    Limit(String),
+    /// The run's own code panicked on a request.
+    Failed(String),
     /// A bound was shown broken, and watched for long enough.
     Broken,
 }
@@ -60,6 +65,7 @@ pub(super) struct Watch<'a> {
     pub(super) spent: CancellationToken,
     pub(super) stop: watch::Receiver<Option<Stop>>,
     pub(super) progress: &'a watch::Sender<Progress>,
+    pub(super) limits: Arc<Limits>,
 }
 
 impl Watch<'_> {
@@ -107,7 +113,7 @@ impl Watch<'_> {
                 Some(batch) = self.batches.recv() => self.tally.add(batch),
                 _ = ticks.tick() => {
                     self.show(mark, planned);
-                    if let Some(cut) = look(self) {
+                    if let Some(cut) = self.lost(mark).or_else(|| look(self)) {
                         return Some(cut);
                     }
                     if done(self) {
@@ -147,6 +153,16 @@ impl Watch<'_> {
         let why = self.rules.guards.iter().find_map(|guard| guard.crossed(&self.tally))?;
         let before = self.marks.last().is_some_and(|mark| mark.phase == Phase::Baseline);
         Some(Cut::Guard(if before { format!("the system was not well before any fault: {why}") } else { why }))
+    }
+
+    /// Why the run must end whatever it measures, if it must.
+    fn lost(&self, mark: PhaseMark) -> Option<Cut> {
+        if self.trial.failed() {
+            let why = "the code of a fault panicked on a request: the fault was taken off, and the run says nothing";
+            return Some(Cut::Failed(why.to_owned()));
+        }
+        let over = mark.phase != Phase::Recovery && !self.limits.allows_now(crate::clock::now());
+        over.then(|| Cut::Limit("the hours of `limits.hours` are over".to_owned()))
     }
 
     /// The blocks of one indicator in a phase that is over, and with it everybody's window.
@@ -195,7 +211,7 @@ impl Watch<'_> {
             let of = |arm: Arm| counted(&sums[arm as usize], rule);
             (indicator.name.clone(), of(Arm::Treatment), of(Arm::Control))
         });
-        self.progress.send_replace(Progress {
+        let mut progress = Progress {
             run: self.trial.run.clone(),
             experiment: self.experiment.name.clone(),
             title: self.experiment.title.clone(),
@@ -203,11 +219,33 @@ impl Watch<'_> {
             elapsed: mark.since.elapsed(),
             planned,
             indicators: indicators.collect(),
-            faulted: self.tally.noted(crate::measure::Note::Faulted),
-            harmed: self.trial.harmed().spent(),
+            at: self.experiment.inject.at.clone(),
             held: self.trial.held(),
             broken_after: self.broken_after.iter().flatten().min().copied(),
-            ending: None,
-        });
+            ..Progress::default()
+        };
+        // In one piece: counters that are read in between must not fall.
+        self.count_into(&mut progress);
+        self.progress.send_replace(progress);
+    }
+
+    /// Shows what was counted by now.
+    pub(super) fn count(&self) {
+        self.progress.send_modify(|progress| self.count_into(progress));
+    }
+
+    fn count_into(&self, progress: &mut Progress) {
+        let noted = |note: Note| self.tally.noted(note);
+        let mut spared = std::collections::BTreeMap::new();
+        for (reason, note) in Note::ALL.into_iter().filter_map(|note| Some((note.spared()?, note))) {
+            spared.insert(reason, noted(note));
+        }
+        // Requests of the slice on a protected route are as safe as calls there.
+        *spared.entry("protected").or_default() += noted(Note::Protected);
+        progress.faulted = noted(Note::Faulted);
+        progress.harmed = self.trial.harmed().spent();
+        progress.injecting = self.trial.is_injecting();
+        progress.met = self.trial.met().into_iter().collect();
+        progress.spared = spared;
     }
 }

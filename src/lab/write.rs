@@ -35,6 +35,7 @@ pub(super) fn reach(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &mut
         uncarried: tally.noted(Note::Uncarried),
         no_match: tally.noted(Note::SparedNoMatch),
         protected_calls: tally.noted(Note::SparedProtected),
+        probes: tally.noted(Note::SparedProbe),
         eligible: tally.noted(Note::Eligible),
         faulted: tally.noted(Note::Faulted),
         exposed: tally.operations.exposed().count() as u64,

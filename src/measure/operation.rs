@@ -41,6 +41,8 @@ pub enum Met {
     Error(u16),
     /// The connection was cut.
     Cut,
+    /// It was answered, and its connection ended behind the answer.
+    SentAway,
     /// It was held, and waited to the end.
     Waited {
         /// How long it was to be held.

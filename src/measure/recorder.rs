@@ -74,6 +74,8 @@ pub enum Note {
     SparedNoMatch,
     /// Spared: a protected route.
     SparedProtected,
+    /// Spared, and in no arm: it looks like a health probe, and the experiment names none.
+    SparedProbe,
     /// Spared: only a share of the calls is meant.
     SparedShare,
     /// Spared: only the first attempts are meant.
@@ -86,7 +88,7 @@ pub enum Note {
 
 impl Note {
     /// All notes, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unkeyed,
         Self::NoRoom,
         Self::Protected,
@@ -98,6 +100,7 @@ impl Note {
         Self::SparedEnded,
         Self::SparedNoMatch,
         Self::SparedProtected,
+        Self::SparedProbe,
         Self::SparedShare,
         Self::SparedAttempts,
         Self::SparedLimit,
@@ -110,6 +113,7 @@ impl Note {
             Self::SparedEnded => "ended",
             Self::SparedNoMatch => "no_match",
             Self::SparedProtected => "protected",
+            Self::SparedProbe => "probe",
             Self::SparedShare => "share",
             Self::SparedAttempts => "attempts",
             Self::SparedLimit => "limit",

@@ -5,14 +5,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::HeaderValue;
-use http::{Request, Response, Version};
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt, service_fn};
 
 use super::answer::MARK;
-use super::trial::{Here, Injecting, Next, Trial};
+use super::fail_open::{self, Kept};
+use super::injecting::Injecting;
+use super::trial::{Here, Next, Trial};
 use crate::fault::{self, Arrived, Draw, Injected, Once, Testimony, Witness};
 use crate::measure::operation::{Event, Met};
 use crate::measure::{Arm, Note, Phase, Recorder};
@@ -26,7 +28,7 @@ pub(super) struct Attempts(HashMap<(u128, u64), u32>);
 const MOST: usize = 100_000;
 
 impl Attempts {
-    fn next(&mut self, op: u128, call: u64) -> u32 {
+    pub(super) fn next(&mut self, op: u128, call: u64) -> u32 {
         if self.0.len() >= MOST {
             self.0.clear();
         }
@@ -43,7 +45,7 @@ pub(super) async fn meet(
     recorder: &Rc<Recorder>,
     arm: Arm,
     op: u128,
-    mut request: Request<Body>,
+    request: Request<Body>,
     next: Next,
 ) -> Result<Response<Body>, Error> {
     if arm != Arm::Treatment {
@@ -55,7 +57,7 @@ pub(super) async fn meet(
     }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let call = trial.chance.bits("call", format!("{} {target}", request.method()).as_bytes());
-    let news = News {
+    let mut news = News {
         recorder: recorder.clone(),
         op,
         call,
@@ -64,29 +66,38 @@ pub(super) async fn meet(
         told: false,
     };
     let injecting = match trial.guarded(|| Some(chosen(here, trial, recorder, op, call, &request))) {
-        None => {
+        None | Some(Ok(None)) => {
             news.tell(Met::Nothing);
             return next(request).await;
         }
-        Some(Ok(injecting)) => injecting,
+        Some(Ok(Some(injecting))) => injecting,
         Some(Err(why)) => {
             recorder.note(why);
             news.tell(Met::Nothing);
             return next(request).await;
         }
     };
+    let Chosen { on, attempt } = injecting;
     recorder.note(Note::Faulted);
+    trial.meets(on.kinds());
     let _held = trial.hold();
-    let draw = draw(trial, op, call, injecting.attempt);
+    let draw = Draw(draw(trial, op, call, attempt));
+    news.witness = Witness::in_turn(on.release.clone(), draw.uniform(RELEASE));
+    let (version, unread) = (request.version(), !request.body().is_end_stream());
+    let (kept, mut request) = Kept::of(request);
     let extensions = request.extensions_mut();
     extensions.insert(Arrived(Instant::now()));
-    extensions.insert(Draw(draw));
+    extensions.insert(draw);
     extensions.insert(news.witness.clone());
-    let upstream = service_fn(move |request| next(request));
-    let mut faulted = fault::stack(&injecting.on.faults, Once::new(upstream), &injecting.on.stop);
-    let unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
-    let faulted = async { faulted.ready().await?.call(request).await };
-    let result = match here.socket.filter(|_| unread) {
+    let (called, onward, run) = (kept.called(), next.clone(), trial.clone());
+    let upstream = service_fn(move |mut request| {
+        called.now(&run, &mut request);
+        onward(request)
+    });
+    let faulted = fail_open::caught(trial, async {
+        fault::stack(&on.calls, Once::new(upstream), &on.stop).ready().await?.call(request).await
+    });
+    let result = match here.socket.filter(|_| unread && version < Version::HTTP_2) {
         Some(socket) => tokio::select! {
             biased;
             result = faulted => result,
@@ -94,7 +105,23 @@ pub(super) async fn meet(
         },
         None => faulted.await,
     };
-    let met = news.met(&result);
+    let mut result = match (result, kept) {
+        (Some(result), _) => result,
+        (None, kept) => match kept.back() {
+            Some(request) => {
+                news.tell(Met::Nothing);
+                return next(request).await;
+            }
+            None => Err(Error::Failed),
+        },
+    };
+    if let Ok(response) = &mut result {
+        fail_open::guard(trial, response.body_mut());
+        if on.sends_away {
+            send_away(here, version, response);
+        }
+    }
+    let met = if on.calls.is_empty() { Met::SentAway } else { news.met(&result) };
     news.tell(met);
     result.map(|mut response| {
         if let Some(Injected(kind)) = response.extensions().get().copied()
@@ -105,6 +132,17 @@ pub(super) async fn meet(
         }
         response
     })
+}
+
+/// Has the connection of an answer end behind it: what else is under way on it is finished.
+fn send_away(here: &Here<'_>, version: Version, response: &mut Response<Body>) {
+    if version < Version::HTTP_2 {
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    } else if let Some(socket) = here.socket {
+        here.worker.watchdog.send_away(socket);
+    }
 }
 
 /// A fault that a call is to meet.
@@ -120,14 +158,21 @@ fn chosen(
     op: u128,
     call: u64,
     request: &Request<Body>,
-) -> Result<Chosen, Note> {
+) -> Result<Option<Chosen>, Note> {
     let inject = &trial.experiment.inject;
     let on = trial.injecting.load_full().ok_or(Note::SparedEnded)?;
+    if !on.meets_calls() {
+        return Ok(None);
+    }
     if !inject.matches.matches(request, Some(here.caller)) {
         return Err(Note::SparedNoMatch);
     }
     if trial.limits.protects(&inject.at, request.uri().path()) {
         return Err(Note::SparedProtected);
+    }
+    // Where it is the slice too, those in an arm were chosen knowingly.
+    if trial.slice_at != trial.inject_at && trial.spares_probe(here.listener, request) {
+        return Err(Note::SparedProbe);
     }
     recorder.note(Note::Eligible);
     let attempt = trial.attempts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next(op, call);
@@ -141,18 +186,20 @@ fn chosen(
     if trial.held.load(Ordering::Relaxed) >= trial.limits.max_held() {
         return Err(Note::SparedLimit);
     }
-    let spend = |left: u64| left.checked_sub(1);
-    if trial.faults_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_err() {
+    if !trial.budget.spend(here.caller) {
         return Err(Note::SparedBudget);
     }
-    Ok(Chosen { on, attempt })
+    Ok(Some(Chosen { on, attempt }))
 }
 
 /// Tells the draw of the share from the draws of the faults themselves.
-const SHARE: u64 = 0x5348_4152_4553_4841;
+pub(super) const SHARE: u64 = 0x5348_4152_4553_4841;
+
+/// The draw of a held call's place among those that are let go; faults draw with their places in the list.
+const RELEASE: u64 = 0x5245_4c45_4153_4521;
 
 /// What a call draws from: its key, what it calls, and which attempt it is; never the time or the order of arrival.
-fn draw(trial: &Trial, op: u128, call: u64, attempt: u32) -> u64 {
+pub(super) fn draw(trial: &Trial, op: u128, call: u64, attempt: u32) -> u64 {
     let key = (op >> 64) as u64;
     let mut what = [0; 20];
     what[..8].copy_from_slice(&key.to_be_bytes());

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
@@ -18,6 +19,7 @@ use tokio_rustls::rustls::ServerConfig;
 
 use super::answer::Connection;
 use super::config::{BoundsConfig, ListenerConfig};
+use super::greet::{Greeting, greet};
 use super::listen::Stats;
 use super::peer;
 use super::site::{Plan, Site};
@@ -64,7 +66,15 @@ pub(super) async fn serve(
         socket.greeted();
     }
     let connection = Rc::new(Connection { worker, site, caller, socket, _counted: counted });
-    let Some(tls) = plan.setup.tls.server.clone() else {
+    let mut tls = plan.setup.tls.server.clone();
+    if connection.site.listener.live.load(Ordering::Relaxed) > 0 {
+        match Box::pin(greet(&connection, &plan)).await {
+            Greeting::AsEver => {}
+            Greeting::With(other) => tls = Some(other),
+            Greeting::NoMore => return,
+        }
+    }
+    let Some(tls) = tls else {
         let first = connection.watched(&plan, pin!(wire.protocol())).await;
         return match first {
             Ok(Ok(protocol)) => speak(wire, protocol, &plan, connection).await,

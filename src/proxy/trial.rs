@@ -18,8 +18,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::FaultBudget;
 use super::config::ListenerConfig;
 use super::context::{self, Mark};
+use super::injecting::Injecting;
 use super::listen::Listener;
 use super::meet::{Attempts, meet};
 use super::observe;
@@ -27,8 +29,8 @@ use super::wire::Socket;
 use super::worker::Worker;
 use crate::chance::Chance;
 use crate::experiment::limits::Limits;
-use crate::experiment::{By, Experiment, Measure, Slice};
-use crate::fault::Fault;
+use crate::experiment::{By, Experiment, Measure, Slice, health};
+use crate::fault::{Fault, Release};
 use crate::measure::{Arm, Arrival, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule, Unit};
 use crate::service::{Body, Error};
 use crate::units::Seed;
@@ -50,13 +52,15 @@ pub struct Trial {
     pub(super) limits: Arc<Limits>,
     pub(super) attempts: Mutex<Attempts>,
     /// Faults that may still be injected.
-    pub(super) faults_left: AtomicU64,
+    pub(super) budget: FaultBudget,
+    /// Calls and connections that met a fault, by its kind.
+    met: [AtomicU64; Fault::KINDS.len()],
     /// Requests held at this moment.
     pub(super) held: AtomicU64,
     rules: Arc<[Rule]>,
     /// What joins the attempts of an operation where slice and fault share a listener; else each request is one.
     joined: Option<By>,
-    only_own: bool,
+    pub(super) only_own: bool,
     epoch: Instant,
     treatment: AtomicU64,
     control: f64,
@@ -66,14 +70,6 @@ pub struct Trial {
     failed: AtomicBool,
     harmed: Arc<Budget>,
     feed: UnboundedSender<Batch>,
-}
-
-/// A fault that is on.
-#[derive(Debug)]
-pub(super) struct Injecting {
-    pub(super) faults: Vec<Fault>,
-    /// Lets go whoever is held.
-    pub(super) stop: CancellationToken,
 }
 
 /// What a trial is made of, beside the experiment.
@@ -109,7 +105,8 @@ impl Trial {
             inject_at: terms.places.1,
             limits: terms.limits,
             attempts: Mutex::default(),
-            faults_left: AtomicU64::new(terms.max_faulted.unwrap_or(u64::MAX)),
+            budget: FaultBudget::of(&experiment, terms.max_faulted),
+            met: Default::default(),
             held: AtomicU64::new(0),
             rules: terms.rules.into(),
             joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1),
@@ -166,13 +163,48 @@ impl Trial {
             return None;
         }
         std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-            self.failed.store(true, Ordering::Relaxed);
-            if let Some(on) = self.injecting.swap(None) {
-                on.stop.cancel();
-            }
-            tracing::error!(run = self.run, "the run's own code panicked: it touches no request any more");
+            self.fail();
             None
         })
+    }
+
+    /// Something of ours panicked: the fault goes, and the run touches nobody any more.
+    pub(super) fn fail(&self) {
+        self.failed.store(true, Ordering::Relaxed);
+        if let Some(on) = self.injecting.swap(None) {
+            on.end(self.held());
+        }
+        tracing::error!(run = self.run, "the run's own code panicked: it touches no request any more");
+    }
+
+    /// Whether the fault is on at this moment.
+    pub fn is_injecting(&self) -> bool {
+        self.injecting.load().is_some()
+    }
+
+    /// Counts a call or a connection that meets faults of these kinds, each once.
+    pub(super) fn meets(&self, kinds: impl Iterator<Item = &'static str>) {
+        let mut seen = 0u32;
+        for index in kinds.filter_map(|kind| Fault::KINDS.iter().position(|known| *known == kind)) {
+            if seen & (1 << index) == 0 {
+                seen |= 1 << index;
+                self.met[index].fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How many calls and connections have met each kind of fault that any has met.
+    pub fn met(&self) -> Vec<(&'static str, u64)> {
+        let met = self.met.iter().map(|count| count.load(Ordering::Relaxed));
+        Fault::KINDS.into_iter().zip(met).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Whether a request at a listener looks like a health probe and is not named by what the experiment asks for there.
+    pub(super) fn spares_probe(&self, place: usize, request: &Request<Body>) -> bool {
+        let Experiment { slice, inject, .. } = &*self.experiment;
+        health::is_probe(request)
+            && !(place == self.slice_at && slice.matches.names(request))
+            && !(place == self.inject_at && inject.matches.names(request))
     }
 
     pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
@@ -187,8 +219,11 @@ impl Trial {
         Held(self.clone())
     }
 
-    fn arm(&self, key: &[u8]) -> Arm {
-        let treatment = f64::from_bits(self.treatment.load(Ordering::Relaxed));
+    pub(super) fn arm(&self, key: &[u8]) -> Arm {
+        let mut treatment = f64::from_bits(self.treatment.load(Ordering::Relaxed));
+        if let Some(most) = self.limits.max_slice.filter(|_| !self.only_own) {
+            treatment = treatment.min(most.ratio());
+        }
         Arm::of(self.chance.draw("arm", key), treatment, self.control)
     }
 }
@@ -238,13 +273,13 @@ impl Enrolled {
 
     /// Turns the fault on; what the limits do not allow stays out, whoever asked for it.
     pub fn inject(&self) -> Injection {
-        let stop = CancellationToken::new();
+        let (stop, release) = (CancellationToken::new(), Release::default());
         let (experiment, limits) = (&self.trial.experiment, &self.trial.limits);
         let allowed = |fault: &&Fault| limits.faults.iter().any(|kind| kind == fault.kind());
         let faults: Vec<Fault> = experiment.inject.faults.iter().filter(allowed).cloned().collect();
-        let on = (!faults.is_empty()).then(|| Arc::new(Injecting { faults, stop: stop.clone() }));
+        let on = (!faults.is_empty()).then(|| Arc::new(Injecting::new(faults, stop.clone(), release.clone())));
         self.trial.injecting.store(on);
-        Injection { trial: self.trial.clone(), stop }
+        Injection { trial: self.trial.clone(), stop, release }
     }
 }
 
@@ -264,6 +299,7 @@ impl Drop for Enrolled {
 pub struct Injection {
     trial: Arc<Trial>,
     stop: CancellationToken,
+    release: Release,
 }
 
 impl Injection {
@@ -276,6 +312,7 @@ impl Injection {
 impl Drop for Injection {
     fn drop(&mut self) {
         self.close();
+        self.release.prepare(self.trial.held());
         self.stop.cancel();
     }
 }
@@ -357,6 +394,11 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     let recorder = here.worker.recorder(trial);
     if trial.limits.protects(&slice.at, request.uri().path()) {
         recorder.note(Note::Protected);
+        return None;
+    }
+    // What the run itself sends is named by its document.
+    if own.is_none() && trial.spares_probe(here.listener, request) {
+        recorder.note(Note::SparedProbe);
         return None;
     }
     let number = here.worker.next_operation();

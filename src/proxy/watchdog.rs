@@ -144,6 +144,16 @@ impl Watchdog {
         .await
     }
 
+    /// Has a connection end behind what is under way on it. Looks through all of them: only treated calls ask for it.
+    pub(super) fn send_away(&self, socket: &Socket) {
+        for (_, watched) in self.connections.borrow_mut().iter_mut() {
+            if watched.end.is_none() && watched.socket.is(socket) {
+                watched.end = Some(End::Drain);
+                watched.waker.wake_by_ref();
+            }
+        }
+    }
+
     /// The time of the last look; of this moment where there was nothing to look at.
     fn now(&self) -> u64 {
         if self.requests.borrow().is_empty() && self.connections.borrow().is_empty() {

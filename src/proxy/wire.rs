@@ -7,7 +7,7 @@
 //! only if it could be sent to another. Nobody ever waits for them.
 
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -107,6 +107,16 @@ impl Socket {
             0 => self.0.quiet.since().filter(|since| past(*since, timeouts.idle)).map(|_| End::Idle),
             since => past(since, timeouts.request_header).then_some(End::SlowHead),
         }
+    }
+
+    /// Whether both are the same connection.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Where the caller came to.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        Some(self.stream().as_ref()?.local_addr().ok()?.ip())
     }
 
     /// From now on the connection's end is an RST.

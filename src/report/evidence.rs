@@ -235,6 +235,7 @@ fn spared(reason: &str, number: u64) -> String {
         "ended" => "came when the fault was off again, for a request that had arrived before",
         "no_match" => "not a call that the fault is for",
         "protected" => "on a protected route",
+        "probe" => "health probes, which nothing named",
         "share" => "not in the share of calls that was asked for",
         "attempts" => "a later attempt than those that were asked for",
         "limit" => "as many were held as may be",

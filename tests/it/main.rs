@@ -5,9 +5,11 @@
 
 mod bodies;
 mod bounds;
+mod braking;
 mod carrying;
 mod choosing;
 mod counting;
+mod doors;
 mod faults;
 mod floods;
 mod forwarding;

@@ -338,8 +338,10 @@ fn metrics_are_prometheus_text_while_a_run_is_live_and_before() {
     let run = chain.home.start(&["run", "held.yaml", "--on", &chain.url()]);
     let live = wait_for("faults to be counted", SOON, || {
         let text = chain.telemetry("/metrics").unwrap().body;
-        let counted =
-            text.lines().find_map(|line| line.strip_prefix("pratfall_faults_injected_total{experiment=\"held\"} "));
+        let counted = text.lines().find_map(|line| {
+            let labels = line.strip_prefix("pratfall_faults_injected_total{listener=\"")?;
+            labels.split_once("experiment=\"held\",fault=\"").map(|(_, rest)| rest.split(' ').nth(1).unwrap_or("0"))
+        });
         counted.is_some_and(|count| count != "0").then_some(text)
     });
     sound(&live);

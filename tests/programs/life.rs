@@ -255,6 +255,9 @@ fn changes_over_the_api_need_the_token_and_bring_no_files() {
     let reads_a_file = AN_HOUR.replace("latency: { delay: 1h }", "error: { status: 503, body_file: pratfall.yaml }");
     let answer = post("/runs", &with, &reads_a_file);
     assert_eq!(answer.status, 422, "{}", answer.body);
+    let runs_a_program = format!("{AN_HOUR}traffic: {{ command: [touch, here] }}\n");
+    let answer = post("/runs", &with, &runs_a_program);
+    assert!(answer.status == 422 && answer.body.contains("no program"), "{}", answer.body);
     assert_eq!(post("/runs", &with, "version: 1\n").status, 422);
     assert_eq!(post("/resume", &with, "").status, 204);
     assert_eq!(chain.status()["runs"].as_array().map(Vec::len), Some(0));
