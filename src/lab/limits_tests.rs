@@ -80,6 +80,49 @@ async fn a_baseline_that_takes_its_time_leaves_less_for_inject_and_never_too_lit
 }
 
 #[tokio::test(start_paused = true)]
+async fn limits_that_are_tightened_end_the_run_that_they_no_longer_allow() {
+    on_stage(|stage| async move {
+        clock::follow_tokio("2026-11-19T12:00:00Z".parse().unwrap()); // a Thursday
+        let route = Protected { at: "inventory".into(), path: PathGlob::new("/pay").unwrap() };
+        type Change = Box<dyn Fn(&mut Limits)>;
+        let changes: [(&str, Option<&str>, Change); 8] = [
+            ("faults", Some("not armed"), Box::new(|limits| limits.faults = vec!["latency".into()])),
+            ("max_slice", Some("limits.max_slice"), Box::new(|limits| limits.max_slice = "10%".parse().ok())),
+            ("max_duration", Some("limits.max_duration"), Box::new(|limits| limits.max_duration = Span::secs(10))),
+            ("max_held", Some("limits.max_held"), Box::new(|limits| limits.max_held = 5)),
+            (
+                "hours",
+                Some("limits.hours"),
+                Box::new(|limits| limits.hours = vec!["Mon-Wed 09:00-15:00 UTC".parse().unwrap()]),
+            ),
+            ("protect", Some("limits.protect"), Box::new(move |limits| limits.protect = vec![route.clone()])),
+            ("max_running", None, Box::new(|limits| limits.max_running = 3)),
+            ("max_slice", None, Box::new(|limits| limits.max_slice = "50%".parse().ok())),
+        ];
+        for (key, why, change) in changes {
+            let control = Control::new(stage.lab.clone(), None);
+            let started = control.start(Stage::order(hanging(), 1), false).unwrap();
+            sleep(Duration::from_secs(8)).await;
+            assert!(stage.shop.waiting.get() > 10, "{key}: people are held");
+            let mut tighter = Limits::clone(&stage.lab.limits);
+            change(&mut tighter);
+            assert_eq!(control.reload(tighter, None, &[]), usize::from(why.is_some()), "{key}");
+            let Some(why) = why else {
+                assert!(control.live() == 1 && stage.shop.waiting.get() > 10, "{key}: it goes on");
+                control.stop(&started.run, Stop::Lease);
+                started.result.await.unwrap().unwrap();
+                continue;
+            };
+            let report = started.result.await.unwrap().unwrap();
+            let ended_by = report.verdict.ended_by.unwrap();
+            assert!(ended_by.contains(why), "{key}: {ended_by}");
+            stage.is_quiet(key).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn no_more_runs_are_live_than_the_limits_say() {
     on_stage(|stage| async move {
         for (most, fits) in [(1, false), (2, true)] {

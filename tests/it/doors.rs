@@ -401,6 +401,20 @@ async fn a_stalled_handshake_goes_on_when_the_fault_goes() {
 }
 
 #[tokio::test]
+async fn no_more_handshakes_are_stalled_than_may_be_held() {
+    let (authority, origin) = (Authority::new(), Origin::well().await);
+    let stage = Stage::start(vec![secret(&authority, &origin)], 1).await;
+    let few = Limits { max_held: 1, ..limits() };
+    let mut run = stage.enroll_with(connections("tls: { how: stall }"), |terms| terms.limits = Arc::new(few));
+    let _injection = run.inject();
+    let _stalled = stage.front().await;
+    until("one is held", || run.trial.held() == 1).await;
+    let mut caller = call(stage.address("front"), &authority.caller(BOTH, &[], None)).await.expect("a handshake");
+    assert_eq!(caller.ask(get("/", "")).await.text(), "hello");
+    run.tally("one is spared", |tally| tally.noted(Note::SparedLimit) == 1).await;
+}
+
+#[tokio::test]
 async fn a_stall_for_a_while_ends_with_a_fin() {
     let (authority, origin) = (Authority::new(), Origin::well().await);
     let stage = Stage::start(vec![secret(&authority, &origin)], 1).await;
