@@ -73,6 +73,14 @@ impl Experiment {
     pub fn compares_phases(&self) -> bool {
         self.slice.carry == Carry::None
     }
+
+    /// What makes an operation of requests, and by when it must be answered well, where operations are the units.
+    pub fn operations(&self) -> Option<(&By, Span)> {
+        self.steady_state.iter().find_map(|indicator| match &indicator.measure {
+            Measure::FailedOperations { by, deadline, .. } => Some((by, *deadline)),
+            _ => None,
+        })
+    }
 }
 
 /// What we believe, in words.

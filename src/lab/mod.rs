@@ -11,6 +11,9 @@ mod gather;
 mod guard;
 pub mod judge;
 mod missing;
+mod not_reached;
+#[cfg(test)]
+mod operations_tests;
 mod pairing;
 #[cfg(test)]
 mod phases_tests;

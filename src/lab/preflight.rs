@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::experiment::limits::Limits;
-use crate::experiment::{Carry, Experiment, Guard, Length, Measure, Threshold};
+use crate::experiment::{By, Carry, Experiment, Guard, Length, Measure, Threshold};
 use crate::measure::MAX_RULES;
 use crate::proxy::{self, Proxy};
 use crate::units::{Increase, Span};
@@ -41,8 +41,15 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
                 "a `max_increase` as a ratio",
                 "write points, as in `1pp`",
             ),
-            Measure::FailedOperations { .. } => {
-                later(true, "`failed_operations`", "measure `error_rate` where the operations enter");
+            Measure::FailedOperations { bounds, by, .. } => {
+                let ratio = matches!(bounds.max_increase, Some(Increase::Ratio(_)));
+                later(ratio, "a `max_increase` as a ratio", "write points, as in `1pp`");
+                let alone = experiment.steady_state.len() == 1;
+                later(!alone, "`failed_operations` beside other indicators", "write an experiment for each");
+                later(experiment.compares_phases(), "`failed_operations` with `carry: none`", "let the arm be carried");
+                let torn = slice.by == By::Request && *by != By::Request;
+                let instead = format!("choose the slice `by: {by}` as well");
+                later(torn, "`failed_operations` with attempts in different arms (`by: request`)", &instead);
             }
             Measure::Probe(_) => later(true, "an indicator by `probe`", "measure `error_rate` or `slow_rate`"),
         }

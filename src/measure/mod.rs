@@ -12,6 +12,7 @@ mod recorder;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::time::Duration;
 
@@ -19,8 +20,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::arm::Arm;
 pub use self::outcome::{Count, End, Outcome, Rule, Until};
-pub use self::recorder::{Arrival, Batch, Budget, Entry, Note, PhaseMark, Recorder, Unit};
+pub use self::recorder::{Arrival, Batch, Budget, Entry, Keep, Note, PhaseMark, Recorder, Unit};
 pub use self::tally::{Counts, Tally};
+pub use self::whole::Attempt;
 
 /// The grain of time in which units are counted; blocks are made of whole ticks (decisions.md 2.2).
 pub const TICK: Duration = Duration::from_millis(250);

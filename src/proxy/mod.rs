@@ -15,6 +15,7 @@ mod connect;
 pub mod context;
 pub mod hop;
 mod interim;
+mod key;
 pub mod listen;
 mod meet;
 mod observe;

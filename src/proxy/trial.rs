@@ -22,6 +22,7 @@ use super::carry::{self, Memory, Told};
 use super::compare;
 use super::config::ListenerConfig;
 use super::context::{self, Mark};
+use super::key;
 use super::listen::Listener;
 use super::meet::{Attempts, meet};
 use super::observe;
@@ -29,9 +30,9 @@ use super::wire::Socket;
 use super::worker::Worker;
 use crate::chance::Chance;
 use crate::experiment::limits::Limits;
-use crate::experiment::{By, Experiment, Measure, Slice};
+use crate::experiment::{By, Experiment, Slice};
 use crate::fault::Fault;
-use crate::measure::{Arm, Arrival, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule, Unit};
+use crate::measure::{Arm, Arrival, Batch, Budget, Keep, Note, Phase, PhaseMark, Recorder, Rule, Unit};
 use crate::service::{Body, Error};
 use crate::units::Seed;
 
@@ -60,6 +61,8 @@ pub struct Trial {
     rules: Arc<[Rule]>,
     /// What joins the attempts of an operation where slice and fault share a listener; else each request is one.
     pub(super) joined: Option<By>,
+    /// What makes an operation of requests, where operations are the units.
+    operations: Option<By>,
     only_own: bool,
     /// Phases are compared, not arms.
     phases: bool,
@@ -121,8 +124,9 @@ impl Trial {
             faults_left: AtomicU64::new(terms.max_faulted.unwrap_or(u64::MAX)),
             held: AtomicU64::new(0),
             rules: terms.rules.into(),
-            joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1 || phases),
+            joined: key::joined(&experiment).filter(|_| terms.places.0 == terms.places.1 || phases),
             only_own: experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own && traffic.command.is_none()),
+            operations: experiment.operations().map(|(by, _)| by.clone()),
             phases,
             epoch: now,
             treatment: AtomicU64::new(treatment.first().map_or(0.0, |share| share.ratio()).to_bits()),
@@ -160,6 +164,11 @@ impl Trial {
         &self.harmed
     }
 
+    /// The failure budget, for whoever else spends it.
+    pub fn budget(&self) -> Arc<Budget> {
+        self.harmed.clone()
+    }
+
     /// Requests that are held at this moment.
     pub fn held(&self) -> u64 {
         self.held.load(Ordering::Relaxed)
@@ -187,8 +196,13 @@ impl Trial {
 
     pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
         let sticky = self.experiment.slice.by.is_sticky() && !self.phases;
-        let indicators = self.experiment.steady_state.len();
-        Recorder::new(worker, self.rules.clone(), indicators, sticky, self.harmed.clone(), self.feed.clone())
+        let (keep, indicators) = match self.operations {
+            // Whether somebody came to harm, only the whole operation tells.
+            Some(_) => (Keep::Operations, 0),
+            None if sticky => (Keep::People, self.experiment.steady_state.len()),
+            None => (Keep::Nothing, self.experiment.steady_state.len()),
+        };
+        Recorder::new(worker, self.rules.clone(), indicators, keep, self.harmed.clone(), self.feed.clone())
     }
 
     /// Counts a request as held, for as long as the guard lives.
@@ -377,53 +391,34 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     }
     let number = here.worker.next_operation();
     let own_index = own.map(|(index, _)| index);
-    let Some(drawn) = key(&slice.by, here, request, own_index, number) else {
+    let Some(drawn) = key::of(&slice.by, here, request, own_index, number) else {
         recorder.note(Note::Unkeyed);
         return None;
     };
+    let operation = match &trial.operations {
+        None => None,
+        Some(by) => match key::of(by, here, request, own_index, number) {
+            Some(key) => Some(trial.chance.bits("key", &key)),
+            None => {
+                recorder.note(Note::Unkeyed);
+                return None;
+            }
+        },
+    };
     let phase = **trial.phase.load();
     let arm = trial.arm(&drawn);
-    let joined = trial.joined.as_ref().and_then(|by| key(by, here, request, own_index, number));
+    let joined = trial.joined.as_ref().and_then(|by| key::of(by, here, request, own_index, number));
     let key = trial.chance.bits("key", &drawn);
-    let op = self::number(here, trial, key, joined, number, phase.phase);
+    let op = key::number(here, trial, key, joined, number, phase.phase);
     if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), &drawn, here.config.external) {
         recorder.note(why);
         return None;
     }
     let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
     let patience = here.config.timeouts.response.get();
+    let key = operation.unwrap_or(key);
     let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
     Some(Part { arm, op, recorder, unit })
-}
-
-/// The number of an operation, by the hash of its key and by what joins it with others.
-pub(super) fn number(
-    here: &Here<'_>,
-    trial: &Trial,
-    key: u64,
-    joined: Option<Vec<u8>>,
-    number: u32,
-    phase: Phase,
-) -> u128 {
-    match joined {
-        // The same key again is another attempt of the same operation.
-        Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase as u128,
-        // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two are one.
-        None => {
-            u128::from(key) << 64 | (here.worker.index as u128 & 0xff) << 40 | u128::from(number) << 8 | phase as u128
-        }
-    }
-}
-
-/// What joins the attempts of an operation: what the experiment says, else the slice's key. Somebody's key (a user, an
-/// address) joins only where attempts are asked for: doing the same twice is not trying again.
-fn joined(experiment: &Experiment) -> Option<By> {
-    let written = experiment.steady_state.iter().find_map(|indicator| match &indicator.measure {
-        Measure::FailedOperations { by, .. } => Some(by.clone()),
-        _ => None,
-    });
-    let by = &experiment.slice.by;
-    written.or_else(|| (!by.is_sticky() || experiment.inject.attempts.is_some()).then(|| by.clone()))
 }
 
 /// Where the fault is: only who carries this run's mark of the treatment can meet it.
@@ -459,21 +454,4 @@ async fn arrive(
         Some((recorder, arm, op)) => meet(here, trial, &recorder, arm, op, request, next).await,
         None => next(request).await,
     }
-}
-
-/// What is drawn for a request. Own load always has a key: its index.
-pub(super) fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
-    let headers = request.headers();
-    let itself = || {
-        let worker = here.worker.index as u64;
-        own.unwrap_or_else(|| worker << 32 | u64::from(number)).to_be_bytes().to_vec()
-    };
-    let written = match by {
-        By::Request => return Some(itself()),
-        By::Trace => return Some(context::trace(headers).map_or_else(itself, <[u8]>::to_vec)),
-        By::ClientIp => return Some(here.caller.to_string().into_bytes()),
-        By::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
-        By::Cookie(name) => context::cookie(headers, name).map(<[u8]>::to_vec),
-    };
-    written.filter(|key| !key.is_empty()).or_else(|| own.map(|index| index.to_be_bytes().to_vec()))
 }
