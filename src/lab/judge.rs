@@ -73,7 +73,9 @@ fn decide(
         _ => None,
     };
     if let Some(why) = invalid.clone().filter(|_| reach.faulted == 0) {
-        return (Ending::Invalid, why);
+        // Those who came and could be in no arm are no units: it only looks as if nobody had come.
+        let came = reach.treated == 0 && reach.unkeyed + reach.no_id + reach.protected > 0;
+        return (Ending::Invalid, if came { not_reached(experiment, reach) } else { why });
     }
     let mut ratio = SampleRatio::default();
     for (treated, control, rho) in &evidence.arrivals {

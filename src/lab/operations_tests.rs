@@ -102,8 +102,10 @@ async fn a_request_without_the_key_of_an_operation_is_in_none() {
         let report = stage.run(document(&[])).await;
         assert_eq!((report.verdict.ending, report.fidelity.faulted), (Ending::Invalid, 0));
         let reason = &report.verdict.reason;
-        assert!(reason.starts_with("no traffic") || reason.contains("none had the key"), "{reason}");
-        assert!(report.fidelity.unkeyed > 500);
+        let unkeyed = report.fidelity.unkeyed;
+        let expected = "requests matched, and none had the key that `by` asks for";
+        assert_eq!(*reason, format!("nobody could be treated: {unkeyed} {expected}"));
+        assert!(unkeyed > 500);
     })
     .await;
 }

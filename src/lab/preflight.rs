@@ -54,11 +54,15 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
             Measure::Probe(_) => later(true, "an indicator by `probe`", "measure `error_rate` or `slow_rate`"),
         }
     }
-    let places = experiment.steady_state.iter().map(|indicator| &indicator.at);
+    let mut places = measured(experiment);
     let elsewhere = places.clone().any(|at| *at != slice.at);
     if experiment.compares_phases() {
-        let one = experiment.steady_state.iter().all(|indicator| indicator.at == experiment.steady_state[0].at);
-        later(!one, "`carry: none` with indicators at several listeners", "write one `at` for all of them");
+        let first = places.next();
+        later(
+            !places.all(|at| Some(at) == first),
+            "`carry: none` with indicators at several listeners",
+            "write one `at` for all of them",
+        );
     } else {
         later(elsewhere, "an indicator `at` another listener than the slice's", "leave `at` out");
     }
@@ -78,6 +82,12 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
     reasons
 }
 
+/// Where the indicators of requests are.
+fn measured(experiment: &Experiment) -> impl Iterator<Item = &String> + Clone {
+    let indicators = experiment.steady_state.iter();
+    indicators.filter(|it| !matches!(it.measure, Measure::Probe(_))).map(|indicator| &indicator.at)
+}
+
 /// Whether an experiment may run on this proxy under these limits, at the places it names.
 pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), Refusal> {
     let find = |name: &str| {
@@ -88,8 +98,7 @@ pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), 
         })
     };
     // Without arms there is nothing to know at the slice: requests are measured where the indicators are.
-    let indicator = experiment.steady_state.first().filter(|_| experiment.compares_phases());
-    let first = indicator.map_or(&experiment.slice.at, |indicator| &indicator.at);
+    let first = measured(experiment).next().filter(|_| experiment.compares_phases()).unwrap_or(&experiment.slice.at);
     let places = (find(first)?, find(&experiment.inject.at)?);
     let baggage = experiment.slice.carry == Carry::Baggage;
     if places.0 != places.1 && baggage && proxy.at(places.0).setup().config.external {

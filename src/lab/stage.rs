@@ -253,6 +253,9 @@ impl Stage {
         if let Some(baggage) = request.headers().get("baggage").filter(|_| self.shop.carries.get()) {
             call.headers_mut().insert("baggage", baggage.clone());
         }
+        if let Some(id) = request.headers().get("x-request-id") {
+            call.headers_mut().insert("x-request-id", id.clone());
+        }
         let patience = self.shop.timeout.get().unwrap_or(Duration::from_secs(3600));
         let since = Instant::now();
         let inventory: Next = Rc::new(|_| {

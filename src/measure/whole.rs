@@ -73,10 +73,12 @@ impl Whole {
         let crowded = self.all.len() >= MOST;
         let known = self.latest.get(&(arm, key)).and_then(|index| self.all.get_mut(*index as usize));
         match (known, well) {
-            (Some(operation), Some(at)) => {
-                if operation.fate == Fate::Open && start >= operation.first && at <= operation.first + self.deadline {
-                    operation.fate = Fate::Well;
-                }
+            (Some(operation), Some(at))
+                if operation.fate == Fate::Open
+                    && start >= operation.first
+                    && at <= operation.first + self.deadline =>
+            {
+                operation.fate = Fate::Well;
             }
             // One that is tried again after the end of a phase is still the same; later, the same key means it anew.
             (Some(operation), None) if operation.phase == phase || start <= operation.first + self.deadline => {
