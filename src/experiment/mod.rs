@@ -77,6 +77,14 @@ impl Experiment {
         // A fault by hand has nothing to compare.
         self.slice.carry == Carry::None && !self.steady_state.is_empty()
     }
+
+    /// What makes an operation of requests, and by when it must be answered well, where operations are the units.
+    pub fn operations(&self) -> Option<(&By, Span)> {
+        self.steady_state.iter().find_map(|indicator| match &indicator.measure {
+            Measure::FailedOperations { by, deadline, .. } => Some((by, *deadline)),
+            _ => None,
+        })
+    }
 }
 
 /// What we believe, in words.

@@ -34,8 +34,11 @@ impl Bound {
     pub fn all(experiment: &Experiment) -> Vec<Self> {
         let mut all = Vec::new();
         for (index, indicator) in experiment.steady_state.iter().enumerate() {
-            let (Measure::ErrorRate { bounds, .. } | Measure::SlowRate { bounds, .. }) = &indicator.measure else {
-                continue;
+            let bounds = match &indicator.measure {
+                Measure::ErrorRate { bounds, .. }
+                | Measure::SlowRate { bounds, .. }
+                | Measure::FailedOperations { bounds, .. } => bounds,
+                Measure::Probe(_) => continue,
             };
             let mut bound = |allowed, words, increase| {
                 let (name, at) = (indicator.name.clone(), indicator.at.clone());

@@ -37,6 +37,9 @@ pub struct Seen {
     pub inject: Vec<Pair>,
     /// Bystanders in inject.
     pub bystanders: Counted,
+    /// Attempts, and the operations that made them, in treatment and control of inject, where operations are the units.
+    #[serde(default)]
+    pub attempts: Option<[(u64, u64); 2]>,
     /// Blocks of the second half of recovery.
     pub recovery: Vec<Pair>,
 }

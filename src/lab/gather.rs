@@ -60,6 +60,12 @@ pub(super) fn inject(watch: &Watch<'_>, mark: PhaseMark, undecided: Undecided, e
         let bystanders = &sums[Arm::Bystander as usize];
         seen.bystanders = Counted { bad: bystanders.bad[rule], of: bystanders.decided[rule] };
     }
+    let attempts = |arm| watch.tally.attempts(Phase::Inject, arm);
+    if let (Some(seen), Some(treated), Some(control)) =
+        (evidence.indicators.first_mut(), attempts(Arm::Treatment), attempts(Arm::Control))
+    {
+        seen.attempts = Some([treated, control]);
+    }
     if watch.experiment.compares_phases() {
         return; // everybody is measured: there are no arms to be uneven
     }

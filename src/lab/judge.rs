@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use super::bound::{Allowed, Bound, Levels, QUIET};
-use super::evidence::{Ended, Evidence, Reach, Seen};
+use super::evidence::{Ended, Evidence, Seen};
 use super::missing::missing;
+use super::not_reached::not_reached;
 use super::pairing::{After, Pairing};
-use crate::experiment::{Carry, Ending, Experiment};
+use crate::experiment::{Ending, Experiment, Measure};
 use crate::measure::Tally;
 use crate::measure::block::{self, Pair, Ticks, Undecided};
 use crate::report::{BoundVerdict, Counted, words};
@@ -72,7 +73,9 @@ fn decide(
         _ => None,
     };
     if let Some(why) = invalid.clone().filter(|_| reach.faulted == 0) {
-        return (Ending::Invalid, why);
+        // Those who came and could be in no arm are no units: it only looks as if nobody had come.
+        let came = reach.treated == 0 && reach.unkeyed + reach.no_id + reach.protected > 0;
+        return (Ending::Invalid, if came { not_reached(experiment, reach) } else { why });
     }
     let mut ratio = SampleRatio::default();
     for (treated, control, rho) in &evidence.arrivals {
@@ -99,6 +102,10 @@ fn decide(
             return (Ending::Broken, format!("{}: not well again after the fault was gone", bound.name));
         }
     }
+    let attempts = attempts(experiment, evidence);
+    if let Some((true, why)) = &attempts {
+        return (Ending::Broken, why.clone());
+    }
     if let Some(why) = invalid {
         return (Ending::Invalid, why);
     }
@@ -115,6 +122,7 @@ fn decide(
             (Ending::Inconclusive, "the fault was taken off before the planned end".into())
         }
         Some(open) => (Ending::Inconclusive, format!("{}: {}", open.indicator, open.why)),
+        None if attempts.is_some() => (Ending::Inconclusive, attempts.unwrap_or_default().1),
         None if verdicts.is_empty() => (Ending::Inconclusive, "there is no bound that evidence decides".into()),
         None if reach.faulted < ENOUGH_FAULTED => {
             let faulted = reach.faulted;
@@ -122,6 +130,28 @@ fn decide(
         }
         None => (Ending::Held, "every bound was shown to be kept".into()),
     }
+}
+
+/// Operations took more attempts than they may, and why; `true` where that is the fault's doing. The mean is observed, it
+/// is no evidence of the kind that bounds have (decisions.md 2.13).
+fn attempts(experiment: &Experiment, evidence: &Evidence) -> Option<(bool, String)> {
+    let (indicator, seen) = experiment.steady_state.iter().zip(&evidence.indicators).next()?;
+    let Measure::FailedOperations { max_attempts: Some(max), .. } = indicator.measure else { return None };
+    let [treated, control] = seen.attempts?;
+    let mean = |(attempts, operations): (u64, u64)| attempts as f64 / operations.max(1) as f64;
+    let figures = |of| {
+        format!("observed {} attempts on average{of}, and at most {max} are allowed", words::number(mean(treated), 2))
+    };
+    if mean(treated) <= max {
+        return None;
+    }
+    let ours = treated.1 >= ENOUGH_FAULTED && mean(control) <= max;
+    let of = match (ours, mean(control) > max) {
+        (true, _) => String::new(),
+        (false, true) => ", and in control too".to_owned(),
+        (false, false) => format!(" of {} only", words::many(treated.1, "operation", "operations")),
+    };
+    Some((ours, format!("{}: {}", indicator.name, figures(of))))
 }
 
 /// Whether a bound has been shown crossed by now: asked again and again while the fault is on, so it goes on where it
@@ -411,74 +441,6 @@ fn worse_than_before(now: Counted, before: Counted, margin: f64) -> bool {
         n_c: before.of as f64 / 10.0,
     };
     (0..10).map(|_| process.push(tenth)).fold(0.0, f64::max) >= QUIET
-}
-
-/// Why the fault reached nobody.
-fn not_reached(experiment: &Experiment, reach: &Reach) -> String {
-    let carry = &experiment.slice.carry;
-    if experiment.compares_phases() && reach.treated == 0 {
-        return "nobody was measured: no request came to where the indicators are".into();
-    }
-    if experiment.compares_phases() && reach.eligible + reach.no_match + reach.protected_calls == 0 {
-        return match reach.unkeyed {
-            0 => "no call came to where the fault waits and was drawn while it was on".into(),
-            unkeyed => {
-                format!("nobody could be treated: {unkeyed} calls matched, and none had the key that `by` asks for")
-            }
-        };
-    }
-    if reach.treated == 0 && reach.unkeyed > 0 {
-        let unkeyed = reach.unkeyed;
-        return format!("nobody could be treated: {unkeyed} requests matched, and none had the key that `by` asks for");
-    }
-    if reach.treated == 0 && reach.no_id > 0 {
-        let no_id = reach.no_id;
-        return format!(
-            "nobody could be treated: {no_id} requests matched, and none had an id that carries the arm (`carry: {carry}`)"
-        );
-    }
-    if reach.treated == 0 && reach.protected > 0 {
-        return "nobody could be treated: all matching requests were on protected routes".into();
-    }
-    if reach.treated == 0 && reach.probes > 0 {
-        return "nobody could be treated: all matching requests look like health probes; \
-                to fault them, write their path out in `match`"
-            .into();
-    }
-    if reach.treated == 0 {
-        return "nobody was treated: no request matched the slice".into();
-    }
-    if reach.eligible > 0 {
-        return format!("the fault was not applied: all {} eligible calls were spared", reach.eligible);
-    }
-    if reach.no_match > 0 {
-        return "the fault was not applied: calls of the treatment came, and none matched what is to be faulted".into();
-    }
-    if reach.protected_calls > 0 {
-        return "the fault was not applied: all calls of the treatment were on protected routes".into();
-    }
-    if reach.carried > 0 {
-        return "the fault was not applied: no call of the treatment came while it was on".into();
-    }
-    if reach.ambiguous > 0 {
-        return format!(
-            "context was not carried: the id of {} calls is that of requests in several arms (`carry: {carry}`); choose `by` that id",
-            reach.ambiguous
-        );
-    }
-    if reach.uncarried > 0 {
-        let what = match carry {
-            Carry::Baggage => "W3C baggage".to_owned(),
-            Carry::Header(name) => format!("`{name}`"),
-            Carry::Traceparent | Carry::B3 => format!("`{carry}`"),
-            Carry::Auto | Carry::None => "W3C baggage, and no trace or request id".to_owned(),
-        };
-        return format!(
-            "context was not carried: {} calls came, and none carried the mark; the application does not pass {what} on",
-            reach.uncarried
-        );
-    }
-    "no call came to where the fault waits".into()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use rand::RngExt;
 
+use super::super::evidence::Reach;
 use super::super::simulations::{WORLD, World, rng};
 use super::*;
 use crate::measure::Counts;
@@ -329,4 +330,28 @@ fn judging_goes_on_where_it_stopped_and_finds_what_judging_anew_finds() {
     let anew = super::highest(&path(bound, Side::Broken, &whole, prior(&experiment, bound, &seen)));
     assert!(whole.len() > 20 && highest > 1.0, "{} blocks, {highest}", whole.len());
     assert_eq!(highest.to_bits(), anew.to_bits());
+}
+
+#[test]
+fn attempts_are_observed_beside_the_bounds_and_count_where_they_are_the_faults_doing() {
+    let steady_state =
+        "[{ name: ops, failed_operations: { by: trace, deadline: 3s, max_increase: 1pp, max_attempts: 2 } }]";
+    let world = World { steady_state, ..WORLD };
+    let experiment = world.experiment();
+    let judged = |attempts| {
+        let mut evidence = world.evidence(&mut rng(1));
+        evidence.indicators[0].attempts = Some(attempts);
+        let judged = judge(&experiment, &evidence);
+        (judged.ending, judged.reason)
+    };
+    assert_eq!(judged([(200, 100), (100, 100)]).0, Ending::Held, "as many as may be");
+    let (ending, reason) = judged([(201, 100), (200, 100)]);
+    assert_eq!(
+        (ending, &*reason),
+        (Ending::Broken, "ops: observed 2.01 attempts on average, and at most 2 are allowed")
+    );
+    let (ending, reason) = judged([(300, 100), (201, 100)]);
+    assert!(ending == Ending::Inconclusive && reason.contains("in control too"), "{reason}");
+    let (ending, reason) = judged([(87, 29), (29, 29)]);
+    assert!(ending == Ending::Inconclusive && reason.contains("of 29 operations only"), "{reason}");
 }

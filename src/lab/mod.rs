@@ -18,6 +18,9 @@ pub mod judge;
 mod limits_tests;
 pub mod map;
 mod missing;
+mod not_reached;
+#[cfg(test)]
+mod operations_tests;
 mod pairing;
 #[cfg(test)]
 mod phases_tests;

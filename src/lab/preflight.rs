@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::experiment::limits::Limits;
-use crate::experiment::{Carry, Experiment, Guard, Length, Measure, Threshold};
+use crate::experiment::{By, Carry, Experiment, Guard, Length, Measure, Threshold};
 use crate::fault::Fault;
 use crate::measure::MAX_RULES;
 use crate::proxy::{self, Proxy};
@@ -42,17 +42,28 @@ pub fn not_yet(experiment: &Experiment) -> Vec<String> {
                 "a `max_increase` as a ratio",
                 "write points, as in `1pp`",
             ),
-            Measure::FailedOperations { .. } => {
-                later(true, "`failed_operations`", "measure `error_rate` where the operations enter");
+            Measure::FailedOperations { bounds, by, .. } => {
+                let ratio = matches!(bounds.max_increase, Some(Increase::Ratio(_)));
+                later(ratio, "a `max_increase` as a ratio", "write points, as in `1pp`");
+                let alone = experiment.steady_state.len() == 1;
+                later(!alone, "`failed_operations` beside other indicators", "write an experiment for each");
+                later(experiment.compares_phases(), "`failed_operations` with `carry: none`", "let the arm be carried");
+                let torn = slice.by == By::Request && *by != By::Request;
+                let instead = format!("choose the slice `by: {by}` as well");
+                later(torn, "`failed_operations` with attempts in different arms (`by: request`)", &instead);
             }
             Measure::Probe(_) => later(true, "an indicator by `probe`", "measure `error_rate` or `slow_rate`"),
         }
     }
-    let places = experiment.steady_state.iter().map(|indicator| &indicator.at);
+    let mut places = measured(experiment);
     let elsewhere = places.clone().any(|at| *at != slice.at);
     if experiment.compares_phases() {
-        let one = experiment.steady_state.iter().all(|indicator| indicator.at == experiment.steady_state[0].at);
-        later(!one, "`carry: none` with indicators at several listeners", "write one `at` for all of them");
+        let first = places.next();
+        later(
+            !places.all(|at| Some(at) == first),
+            "`carry: none` with indicators at several listeners",
+            "write one `at` for all of them",
+        );
     } else {
         later(elsewhere, "an indicator `at` another listener than the slice's", "leave `at` out");
     }
@@ -74,6 +85,12 @@ pub fn files(experiment: &Experiment) -> Result<(), Refusal> {
     }
 }
 
+/// Where the indicators of requests are.
+fn measured(experiment: &Experiment) -> impl Iterator<Item = &String> + Clone {
+    let indicators = experiment.steady_state.iter();
+    indicators.filter(|it| !matches!(it.measure, Measure::Probe(_))).map(|indicator| &indicator.at)
+}
+
 /// Whether an experiment may run on this proxy under these limits, at the places it names.
 pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), Refusal> {
     let find = |name: &str| {
@@ -84,8 +101,7 @@ pub fn places(experiment: &Experiment, proxy: &Proxy) -> Result<(usize, usize), 
         })
     };
     // Without arms there is nothing to know at the slice: requests are measured where the indicators are.
-    let indicator = experiment.steady_state.first().filter(|_| experiment.compares_phases());
-    let first = indicator.map_or(&experiment.slice.at, |indicator| &indicator.at);
+    let first = measured(experiment).next().filter(|_| experiment.compares_phases()).unwrap_or(&experiment.slice.at);
     let places = (find(first)?, find(&experiment.inject.at)?);
     let baggage = experiment.slice.carry == Carry::Baggage;
     if places.0 != places.1 && baggage && proxy.at(places.0).setup().config.external {

@@ -90,6 +90,7 @@ impl Lab {
                 evidence.inject_secs = mark.since.elapsed().as_secs_f64();
                 evidence.ended = ended;
                 let response = self.proxy.at(places.0).setup().config.timeouts.response.get();
+                let response = experiment.operations().map_or(response, |(_, deadline)| deadline.get());
                 let patience = Patience { indicators: &slow, response };
                 recovery(&mut watch, mark, injection, patience, &mut evidence).await;
             }
@@ -211,6 +212,7 @@ impl Lab {
             places,
         };
         let (trial, batches) = Trial::new(experiment.clone(), terms);
+        let joined = experiment.operations().map(|(_, deadline)| deadline.get());
         let slice = &experiment.slice;
         let window = (slice.by.is_sticky() && !experiment.compares_phases())
             .then(|| (slice.unit_window.get().as_millis() / TICK.as_millis()).max(1) as u32);
@@ -218,7 +220,10 @@ impl Lab {
         let watch = Watch {
             broken_after: vec![None; bounds.len()],
             pairing: None,
-            tally: Tally::new(self.proxy.workers(), window),
+            tally: match joined {
+                Some(deadline) => Tally::new(self.proxy.workers(), None).joining(deadline, trial.budget()),
+                None => Tally::new(self.proxy.workers(), window),
+            },
             timeline: Vec::new(),
             marks: Vec::new(),
             inject_length: Duration::ZERO,

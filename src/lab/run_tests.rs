@@ -252,6 +252,27 @@ async fn a_service_that_does_not_carry_the_mark_makes_the_run_invalid() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_passes_a_request_id_alone_can_be_tested_as_well() {
+    on_stage(|stage| async move {
+        stage.shop.carries.set(false);
+        stage.shop.retries.set(Some(0));
+        stage.shop.timeout.set(Some(Duration::from_millis(300)));
+        for carry in ["auto", "header:x-request-id"] {
+            let report = stage.run(document(&[("treatment: 20%", &format!("treatment: 20%, carry: {carry}"))])).await;
+            assert_eq!(report.verdict.ending, Ending::Held, "{}", report.verdict.reason);
+            let fidelity = &report.fidelity;
+            assert_eq!((fidelity.faulted, fidelity.uncarried), (report.impact.treated, 0));
+            let by = if carry == "auto" { "x-request-id" } else { "header" };
+            assert_eq!(fidelity.carried_by, [(by.to_owned(), fidelity.carried.iter().sum())]);
+        }
+        let report = stage.run(document(&[("treatment: 20%", "treatment: 20%, carry: traceparent")])).await;
+        let reason = &report.verdict.reason;
+        assert!(report.verdict.ending == Ending::Invalid && reason.contains("(`carry: traceparent`)"), "{reason}");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn users_count_once_in_each_phase_whatever_they_ask_for() {
     on_stage(|stage| async move {
         stage.shop.timeout.set(Some(Duration::from_millis(300)));

@@ -36,6 +36,8 @@ pub(super) struct Shop {
     pub(super) sick: Cell<Option<(Duration, Duration)>>,
     /// How many users there are; each request is of the next.
     pub(super) users: Cell<u32>,
+    /// How often a caller that got no good answer tries again; then its requests have an id.
+    pub(super) retries: Cell<Option<u32>>,
     /// Requests under way.
     pub(super) waiting: Cell<u32>,
     /// Requests that came, ever.
@@ -118,6 +120,7 @@ impl Stage {
             fallback: Cell::new(true),
             sick: Cell::new(None),
             users: Cell::new(u32::MAX),
+            retries: Cell::new(None),
             waiting: Cell::new(0),
             came: Cell::new(0),
             late: Cell::new(0),
@@ -197,8 +200,18 @@ impl Stage {
 
     async fn ask_front(self: Rc<Self>, number: u32) {
         let user = format!("user-{}", number % self.shop.users.get());
-        let request = Request::get(format!("/checkout/{number}")).header("x-user", user).body(Body::empty());
-        self.answer(request.expect("a request")).await;
+        let request = || Request::get(format!("/checkout/{number}")).header("x-user", &user);
+        let Some(most) = self.shop.retries.get() else {
+            self.answer(request().body(Body::empty()).expect("a request")).await;
+            return;
+        };
+        for attempt in 0..=most {
+            let request = request().header("x-request-id", format!("r{number}")).body(Body::empty());
+            if self.answer(request.expect("a request")).await {
+                return;
+            }
+            sleep(Duration::from_millis(200) * (attempt + 1)).await;
+        }
     }
 
     /// A request of its own, with this baggage.
@@ -208,12 +221,14 @@ impl Stage {
         self.answer(request.body(Body::empty()).expect("a request")).await;
     }
 
-    async fn answer(self: &Rc<Self>, request: Request<Body>) {
+    /// Whether it was answered well.
+    async fn answer(self: &Rc<Self>, request: Request<Body>) -> bool {
         let stage = self.clone();
         let shop: Next = Rc::new(move |request| Box::pin(stage.clone().shop(request)));
         self.shop.waiting.set(self.shop.waiting.get() + 1);
-        drop(self.through(0, request, shop).await); // whatever it is, somebody got it
+        let well = self.through(0, request, shop).await.is_ok_and(|response| response.status().is_success());
         self.shop.waiting.set(self.shop.waiting.get() - 1);
+        well
     }
 
     /// Takes a request through one of the listeners.
@@ -240,6 +255,9 @@ impl Stage {
         let mut call = Request::get("/stock/7").body(Body::empty()).expect("a request");
         if let Some(baggage) = request.headers().get("baggage").filter(|_| self.shop.carries.get()) {
             call.headers_mut().insert("baggage", baggage.clone());
+        }
+        if let Some(id) = request.headers().get("x-request-id") {
+            call.headers_mut().insert("x-request-id", id.clone());
         }
         let patience = self.shop.timeout.get().unwrap_or(Duration::from_secs(3600));
         let since = Instant::now();

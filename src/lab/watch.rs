@@ -211,6 +211,10 @@ impl Watch<'_> {
 
     /// Whether every unit that arrived in some ticks of a phase is decided by every indicator.
     pub(super) fn is_decided(&self, mark: PhaseMark, arrived: Range<u32>) -> bool {
+        if self.tally.joins() {
+            let units = self.tally.units(mark.phase, arrived.start, u32::MAX);
+            return units.range(arrived).all(|(_, arms)| arms[..2].iter().all(|counts| counts.is_decided(0)));
+        }
         let rules = self.experiment.steady_state.len();
         let mut ticks = self.tally.requests_from(mark.phase, arrived.start).take_while(|(tick, _)| *tick < arrived.end);
         ticks.all(|(_, arms)| arms[..2].iter().all(|counts| (0..rules).all(|rule| counts.is_decided(rule))))
@@ -226,7 +230,7 @@ impl Watch<'_> {
     }
 
     fn show(&self, mark: PhaseMark, planned: Duration) {
-        let mut sums = self.tally.sum(mark.phase);
+        let mut sums = self.tally.shown_sum(mark.phase);
         let phases = self.experiment.compares_phases();
         if phases && mark.phase != Phase::Baseline {
             // What they are compared with.

@@ -8,7 +8,7 @@ use super::judge::{self, Judgement};
 use super::run::Order;
 use super::watch::Watch;
 use super::{findings, follow_up};
-use crate::experiment::{Ending, Experiment};
+use crate::experiment::{Ending, Experiment, Measure};
 use crate::fault::Fault;
 use crate::ledger::FollowUpOutcome;
 use crate::load::LoadCounts;
@@ -30,7 +30,7 @@ pub(super) struct Facts<'a> {
 pub(super) fn reach(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &mut Evidence) {
     let tally = &watch.tally;
     evidence.reach = Reach {
-        treated: inject.map_or(0, |_| tally.sum(Phase::Inject)[Arm::Treatment as usize].arrived),
+        treated: inject.map_or(0, |_| tally.shown_sum(Phase::Inject)[Arm::Treatment as usize].arrived),
         carried: tally.noted(Note::CarriedTreatment) + tally.noted(Note::CarriedControl),
         uncarried: tally.noted(Note::Uncarried),
         no_match: tally.noted(Note::SparedNoMatch),
@@ -60,6 +60,7 @@ pub(super) fn report(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence, 
     } else {
         findings.extend(exposure(ending, &evidence.reach, &bounds));
     }
+    findings.extend(attempts(experiment, evidence));
     let recovered = recovery.as_ref().is_none_or(|recovery| recovery.recovered);
     findings.extend(baseline_short(watch, facts, evidence));
     let class = findings::class(experiment, ending, &findings, recovered);
@@ -114,6 +115,26 @@ fn exposure(ending: Ending, reach: &Reach, bounds: &[BoundVerdict]) -> Option<Fi
             words::distance(widest)
         ),
         evidence: "treated operations joined with the calls that met the fault".to_owned(),
+        advice: None,
+    })
+}
+
+/// How many attempts operations took, which is observed beside the bounds.
+fn attempts(experiment: &Experiment, evidence: &Evidence) -> Option<Finding> {
+    let [treated, control] = evidence.indicators.first()?.attempts?;
+    let Measure::FailedOperations { max_attempts: Some(max), .. } = experiment.steady_state.first()?.measure else {
+        return None;
+    };
+    let mean = |(attempts, operations): (u64, u64)| words::number(attempts as f64 / operations.max(1) as f64, 2);
+    Some(Finding {
+        kind: "attempts_observed".to_owned(),
+        text: format!(
+            "operations took {} attempts on average among the treated and {} in control; at most {max} were allowed",
+            mean(treated),
+            mean(control)
+        ),
+        evidence: "requests with the same key where the slice is, counted by operation; observed, not part of ln E"
+            .to_owned(),
         advice: None,
     })
 }
@@ -175,7 +196,7 @@ fn seen(experiment: &Experiment, ending: Ending, reason: &str, bounds: &[BoundVe
 
 fn impact(watch: &Watch<'_>, evidence: &Evidence, ending: Ending) -> ImpactReport {
     let experiment = &watch.experiment;
-    let sums = watch.tally.sum(Phase::Inject);
+    let sums = watch.tally.shown_sum(Phase::Inject);
     let matching: u64 = sums.iter().map(|counts| counts.arrived).sum();
     let treated = evidence.reach.treated;
     let harmed = watch.trial.harmed().spent().min(treated);
@@ -212,7 +233,7 @@ fn fidelity(watch: &Watch<'_>, facts: &Facts<'_>, evidence: &Evidence) -> Fideli
             *sum += counts.arrived;
         }
     }
-    let inject = tally.sum(Phase::Inject);
+    let inject = tally.shown_sum(Phase::Inject);
     let matching: u64 = inject.iter().map(|counts| counts.arrived).sum();
     let shares = &experiment.slice.treatment;
     let carriers = Note::ALL.iter().filter_map(|note| Some((note.carrier()?.to_owned(), tally.noted(*note))));
@@ -279,7 +300,7 @@ fn phases(watch: &Watch<'_>, inject: Option<PhaseMark>, evidence: &Evidence) -> 
     let indicators = watch.experiment.steady_state.len();
     let ends = watch.marks.iter().skip(1).map(|mark| mark.since).chain([tokio::time::Instant::now()]);
     let phases = watch.marks.iter().zip(ends).map(|(mark, end)| {
-        let sums = watch.tally.sum(mark.phase);
+        let sums = watch.tally.shown_sum(mark.phase);
         let arms = Arm::ALL.iter().map(|arm| {
             let counts = &sums[*arm as usize];
             ArmReport {
@@ -309,8 +330,8 @@ fn series(watch: &Watch<'_>) -> Vec<Point> {
     let indicators = watch.experiment.steady_state.len();
     let mut points = std::collections::BTreeMap::<u64, [PointArm; 3]>::new();
     for mark in &watch.marks {
-        for (tick, arms) in watch.tally.requests(mark.phase) {
-            let second = (mark.since - watch.started + TICK * tick).as_secs();
+        for (tick, arms) in &watch.tally.shown(mark.phase) {
+            let second = (mark.since - watch.started + TICK * *tick).as_secs();
             let point = points.entry(second).or_default();
             for (arm, counts) in point.iter_mut().zip(arms) {
                 arm.units += counts.arrived;
@@ -335,7 +356,8 @@ fn recovery(watch: &Watch<'_>, evidence: &Evidence, bounds: &[BoundVerdict]) -> 
         return None;
     }
     let recovered = bounds.iter().all(|bound| bound.log_e_not_recovered.is_none_or(|log_e| log_e < bound.needs_broken));
-    let ticks: Vec<_> = watch.tally.requests(Phase::Recovery).collect();
+    let ticks = watch.tally.shown(Phase::Recovery);
+    let ticks: Vec<_> = ticks.iter().map(|(tick, arms)| (*tick, arms)).collect();
     let mut sums = [Counts::default(); 3];
     let mut well = None;
     for (tick, arms) in ticks.iter().rev() {

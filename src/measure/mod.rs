@@ -13,6 +13,7 @@ mod sighting;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::time::Duration;
 
@@ -20,9 +21,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::arm::Arm;
 pub use self::outcome::{Count, End, Outcome, Rule, Until};
-pub use self::recorder::{Arrival, Batch, Budget, Entry, Note, PhaseMark, Recorder, Unit};
+pub use self::recorder::{Arrival, Batch, Budget, Entry, Keep, Note, PhaseMark, Recorder, Unit};
 pub use self::sighting::{Carrier, Sighting};
 pub use self::tally::{Counts, Tally};
+pub use self::whole::Attempt;
 
 /// The grain of time in which units are counted; blocks are made of whole ticks (decisions.md 2.2).
 pub const TICK: Duration = Duration::from_millis(250);

@@ -13,6 +13,7 @@ use tokio::time::Instant;
 
 use super::operation::Event;
 use super::tally::Counts;
+use super::whole::Attempt;
 use super::{Arm, End, Outcome, Phase, Rule, Sighting, TICK};
 
 /// What a worker saw since it last said so.
@@ -32,6 +33,8 @@ pub struct Batch {
     pub entries: Vec<Entry>,
     /// Where calls were seen, in a rehearsal.
     pub sightings: Vec<Sighting>,
+    /// Attempts by key, where the unit is an operation.
+    pub attempts: Vec<Attempt>,
     /// How often each thing was noted.
     pub notes: [u64; Note::ALL.len()],
 }
@@ -47,6 +50,7 @@ impl Batch {
             events: Vec::new(),
             entries: Vec::new(),
             sightings: Vec::new(),
+            attempts: Vec::new(),
             notes: [0; Note::ALL.len()],
         }
     }
@@ -251,6 +255,17 @@ pub struct Arrival {
     pub op: u128,
 }
 
+/// What is kept beside the counts of requests, because the unit is another.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Keep {
+    /// Nothing: the unit is the request.
+    Nothing,
+    /// Entries by key: the unit is somebody.
+    People,
+    /// Attempts by key: the unit is an operation, and the first rule says whether an attempt was answered well.
+    Operations,
+}
+
 /// One worker's record of one run.
 #[derive(Debug)]
 pub struct Recorder {
@@ -258,7 +273,7 @@ pub struct Recorder {
     rules: Arc<[Rule]>,
     /// How many of the rules, from the first on, are indicators; the others are guards'.
     indicators: usize,
-    sticky: bool,
+    keep: Keep,
     harmed: Arc<Budget>,
     feed: UnboundedSender<Batch>,
     flying: RefCell<Slab<Flying>>,
@@ -282,18 +297,18 @@ struct Flying {
 
 impl Recorder {
     /// A record of the answers to `rules`, of which the first `indicators` say who came to harm, handed over through
-    /// `feed`. With `sticky`, entries by key are kept too.
+    /// `feed`.
     pub fn new(
         worker: usize,
         rules: Arc<[Rule]>,
         indicators: usize,
-        sticky: bool,
+        keep: Keep,
         harmed: Arc<Budget>,
         feed: UnboundedSender<Batch>,
     ) -> Rc<Self> {
         assert!(rules.len() <= super::MAX_RULES, "a run asks at most {} questions", super::MAX_RULES);
         let open = RefCell::new(Batch::empty(worker, Instant::now()));
-        Rc::new(Self { worker, rules, indicators, sticky, harmed, feed, flying: RefCell::default(), open })
+        Rc::new(Self { worker, rules, indicators, keep, harmed, feed, flying: RefCell::default(), open })
     }
 
     /// A unit arrived and began its clock: at its arrival, or at the intended instant of own load.
@@ -303,6 +318,7 @@ impl Recorder {
         let flying = Flying { arm, phase, tick, start, patience, head: None, key, op, decided: 0, harmed: false };
         self.counts(&flying, |counts| counts.arrived += 1);
         self.entry(&flying, None);
+        self.attempt(&flying, None);
         let slot = self.flying.borrow_mut().insert(flying);
         Unit { recorder: self.clone(), slot, status: None, grpc: None, settled: false }
     }
@@ -355,6 +371,9 @@ impl Recorder {
                 self.decide(&mut flying, index, bad);
             }
         }
+        if self.rules.first().and_then(|rule| rule.judge(&outcome)) == Some(false) {
+            self.attempt(&flying, Some(Instant::now()));
+        }
         let mut open = self.open.borrow_mut();
         if outcome.end == End::Complete {
             let micros = u32::try_from(outcome.total.as_micros()).unwrap_or(u32::MAX);
@@ -381,13 +400,20 @@ impl Recorder {
         }
     }
 
+    fn attempt(&self, flying: &Flying, well: Option<Instant>) {
+        if self.keep == Keep::Operations {
+            let Flying { key, arm, phase, tick, start, .. } = *flying;
+            self.open.borrow_mut().attempts.push(Attempt { key, arm, phase, tick, start, well });
+        }
+    }
+
     fn counts(&self, flying: &Flying, change: impl FnOnce(&mut Counts)) {
         let mut open = self.open.borrow_mut();
         change(&mut open.ticks.entry((flying.phase, flying.tick)).or_default()[flying.arm as usize]);
     }
 
     fn entry(&self, flying: &Flying, decided: Option<(u8, bool)>) {
-        if self.sticky {
+        if self.keep == Keep::People {
             let Flying { key, arm, phase, tick, .. } = *flying;
             self.open.borrow_mut().entries.push(Entry { key, arm, phase, tick, decided });
         }

@@ -1,12 +1,16 @@
 //! The sum of what all workers saw, by phase and tick.
 
 use std::collections::{BTreeMap, HashMap, hash_map};
+use std::sync::Arc;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use tokio::time::Instant;
 
+use super::block;
 use super::operation::Operations;
-use super::{Arm, Batch, Entry, MAX_RULES, Note, Phase, Sighting, TICK, sighting};
+use super::whole::Whole;
+use super::{Arm, Batch, Budget, Entry, MAX_RULES, Note, Phase, Sighting, TICK, sighting};
 
 /// What was seen of one arm in one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -46,6 +50,8 @@ pub struct Tally {
     people: HashMap<(Phase, Arm, u64), Person>,
     /// Who came first in which tick, so that nobody looks at all people to find the latest.
     newcomers: BTreeMap<(Phase, u32), Vec<(Arm, u64)>>,
+    /// Operations with all their attempts, where these are the units.
+    whole: Option<Whole>,
     latencies: BTreeMap<(Phase, Arm), Histogram<u32>>,
     /// When ticks of decisions began to be counted.
     began: Instant,
@@ -79,6 +85,7 @@ impl Tally {
             window,
             people: HashMap::new(),
             newcomers: BTreeMap::new(),
+            whole: None,
             latencies: BTreeMap::new(),
             began: Instant::now(),
             decisions: BTreeMap::new(),
@@ -87,6 +94,21 @@ impl Tally {
             sightings: Vec::new(),
             notes: [0; Note::ALL.len()],
         }
+    }
+
+    /// Units are operations that must be answered well by this deadline; treated ones that are not spend the budget.
+    pub fn joining(self, deadline: Duration, harmed: Arc<Budget>) -> Self {
+        Self { whole: Some(Whole::new(deadline, harmed)), ..self }
+    }
+
+    /// Whether units are operations.
+    pub fn joins(&self) -> bool {
+        self.whole.is_some()
+    }
+
+    /// Attempts of an arm in a phase, and the operations that made them, where these are the units.
+    pub fn attempts(&self, phase: Phase, arm: Arm) -> Option<(u64, u64)> {
+        self.whole.as_ref().map(|whole| whole.attempts(phase, arm))
     }
 
     /// Adds a batch.
@@ -120,6 +142,11 @@ impl Tally {
         self.sightings.extend(batch.sightings.into_iter().take(room));
         if let Some(seen) = self.seen_until.get_mut(batch.worker) {
             *seen = Some(batch.until);
+        }
+        let until = self.complete_until();
+        if let Some(whole) = &mut self.whole {
+            batch.attempts.iter().for_each(|attempt| whole.hear(attempt));
+            until.into_iter().for_each(|until| whole.settle(until));
         }
     }
 
@@ -185,6 +212,9 @@ impl Tally {
 
     /// Units by the tick of their arrival, from a tick on. People are decided when their window is over at tick `now`.
     pub fn units(&self, phase: Phase, from: u32, now: u32) -> BTreeMap<u32, [Counts; 3]> {
+        if let Some(whole) = &self.whole {
+            return whole.units(phase, from);
+        }
         let Some(window) = self.window else {
             return self.requests_from(phase, from).map(|(tick, arms)| (tick, *arms)).collect();
         };
@@ -204,6 +234,19 @@ impl Tally {
             }
         }
         ticks
+    }
+
+    /// What is shown of a phase: operations where these are the units, since a failed attempt says little; else requests.
+    pub fn shown(&self, phase: Phase) -> block::Ticks {
+        match &self.whole {
+            Some(whole) => whole.units(phase, 0),
+            None => self.requests(phase).map(|(tick, arms)| (tick, *arms)).collect(),
+        }
+    }
+
+    /// The sum of what is shown of a phase, by arm.
+    pub fn shown_sum(&self, phase: Phase) -> [Counts; 3] {
+        if self.joins() { self.units_of(phase) } else { self.sum(phase) }
     }
 
     /// The units of a phase that is over, by arm: nobody's window lasts longer than the phase.

@@ -27,7 +27,14 @@ impl Desk {
         let rules = [Rule::Error(vec![Count::Class(5), Count::Timeout]), Rule::slow(SECOND, Until::Body)];
         let harmed = Arc::new(Budget::new(100, CancellationToken::new()));
         let (send, feed) = unbounded_channel();
-        let recorder = Recorder::new(0, rules.into(), indicators, window.is_some(), harmed.clone(), send);
+        let recorder = Recorder::new(
+            0,
+            rules.into(),
+            indicators,
+            if window.is_some() { Keep::People } else { Keep::Nothing },
+            harmed.clone(),
+            send,
+        );
         Self { recorder, feed, harmed, tally: Tally::new(1, window) }
     }
 

@@ -108,20 +108,20 @@ pub(super) fn send(
 ) -> Result<(), Note> {
     let carry = &trial.experiment.slice.carry;
     let taking_part = arm != Arm::Bystander;
-    let mut carried = trial.inject_at == trial.slice_at;
-    if taking_part && writes(carry) && !external {
-        if !context::write(headers, &Mark::Arm { token: trial.token, arm, op }) {
-            return Err(Note::NoRoom);
-        }
-        carried = true;
+    let writing = writes(carry) && !external;
+    if taking_part && writing && !context::write(headers, &Mark::Arm { token: trial.token, arm, op }) {
+        return Err(Note::NoRoom);
     }
+    let mut carried = trial.inject_at == trial.slice_at || writing;
     if trial.inject_at != trial.slice_at {
-        for id in context::ids(headers, carry).filter(|id| taking_part || id.text != key) {
-            trial.memory.remember(trial.chance.bits(id.space, id.text), arm, op);
+        for id in context::ids(headers, carry) {
             carried = true;
+            if taking_part || id.text != key {
+                trial.memory.remember(trial.chance.bits(id.space, id.text), arm, op);
+            }
         }
     }
-    if carried || !taking_part { Ok(()) } else { Err(Note::NoId) }
+    if carried { Ok(()) } else { Err(Note::NoId) }
 }
 
 /// At the fault: whose call it is.
@@ -201,7 +201,7 @@ mod tests {
         let id = |n: u64| n << 32 | n;
         (0..many).for_each(|n| memory.remember(id(n), Arm::Treatment, u128::from(n)));
         let kept = (0..many).filter(|n| memory.recall(id(*n)).is_some()).count();
-        assert!(kept <= 2 * SHARDS * MOST && kept >= SHARDS * MOST, "{kept}");
+        assert!((SHARDS * MOST..=2 * SHARDS * MOST).contains(&kept), "{kept}");
         assert!(memory.recall(id(0)).is_none() && memory.recall(id(many - 1)).is_some());
         // The same id again and again takes no more room.
         (0..many).for_each(|n| memory.remember(7, Arm::Control, u128::from(n)));

@@ -8,7 +8,8 @@ use std::time::Duration;
 use http::Request;
 use tokio::time::Instant;
 
-use super::trial::{Here, Part, Trial, key, number};
+use super::key;
+use super::trial::{Here, Part, Trial};
 use crate::measure::{Arm, Arrival, Note, Phase, Recorder};
 use crate::service::Body;
 
@@ -30,7 +31,7 @@ pub(super) fn drawn(here: &Here<'_>, trial: &Arc<Trial>, request: &Request<Body>
     }
     let recorder = here.worker.recorder(trial);
     let count = here.worker.next_operation();
-    let Some(drawn) = key(&slice.by, here, request, None, count) else {
+    let Some(drawn) = key::of(&slice.by, here, request, None, count) else {
         recorder.note(Note::Unkeyed);
         return None;
     };
@@ -39,7 +40,7 @@ pub(super) fn drawn(here: &Here<'_>, trial: &Arc<Trial>, request: &Request<Body>
     if phase == Phase::Inject && trial.experiment.inject.matches.matches(request, Some(here.caller)) {
         recorder.note(if treated { Note::CarriedTreatment } else { Note::CarriedControl });
     }
-    let joined = trial.joined.as_ref().and_then(|by| key(by, here, request, None, count));
-    let op = number(here, trial, trial.chance.bits("key", &drawn), joined, count, phase);
+    let joined = trial.joined.as_ref().and_then(|by| key::of(by, here, request, None, count));
+    let op = key::number(here, trial, trial.chance.bits("key", &drawn), joined, count, phase);
     treated.then_some((recorder, Arm::Treatment, op))
 }

@@ -19,6 +19,7 @@ mod greet;
 pub mod hop;
 mod injecting;
 mod interim;
+mod key;
 pub mod listen;
 mod meet;
 mod observe;

@@ -24,6 +24,7 @@ use super::compare;
 use super::config::ListenerConfig;
 use super::context::{self, Mark};
 use super::injecting::Injecting;
+use super::key;
 use super::listen::Listener;
 use super::meet::{Attempts, meet};
 use super::observe;
@@ -32,9 +33,9 @@ use super::wire::Socket;
 use super::worker::Worker;
 use crate::chance::Chance;
 use crate::experiment::limits::Limits;
-use crate::experiment::{By, Experiment, Measure, Slice, health};
+use crate::experiment::{By, Experiment, Slice, health};
 use crate::fault::{Fault, Release};
-use crate::measure::{Arm, Arrival, Batch, Budget, Note, Phase, PhaseMark, Recorder, Rule, Unit};
+use crate::measure::{Arm, Arrival, Batch, Budget, Keep, Note, Phase, PhaseMark, Recorder, Rule, Unit};
 use crate::service::{Body, Error};
 use crate::units::Seed;
 
@@ -65,6 +66,8 @@ pub struct Trial {
     rules: Arc<[Rule]>,
     /// What joins the attempts of an operation where slice and fault share a listener; else each request is one.
     pub(super) joined: Option<By>,
+    /// What makes an operation of requests, where operations are the units.
+    operations: Option<By>,
     pub(super) only_own: bool,
     /// Whether calls are looked for at every listener, as a rehearsal does.
     everywhere: AtomicBool,
@@ -121,9 +124,10 @@ impl Trial {
             met: Default::default(),
             held: AtomicU64::new(0),
             rules: terms.rules.into(),
-            joined: joined(&experiment).filter(|_| terms.places.0 == terms.places.1 || phases),
+            joined: key::joined(&experiment).filter(|_| terms.places.0 == terms.places.1 || phases),
             only_own: experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own && traffic.command.is_none()),
             everywhere: AtomicBool::new(false),
+            operations: experiment.operations().map(|(by, _)| by.clone()),
             phases,
             epoch: now,
             treatment: AtomicU64::new(treatment.first().map_or(0.0, |share| share.ratio()).to_bits()),
@@ -168,6 +172,11 @@ impl Trial {
     /// The failure budget.
     pub fn harmed(&self) -> &Budget {
         &self.harmed
+    }
+
+    /// The failure budget, for whoever else spends it.
+    pub fn budget(&self) -> Arc<Budget> {
+        self.harmed.clone()
     }
 
     /// Requests that are held at this moment.
@@ -232,8 +241,13 @@ impl Trial {
 
     pub(super) fn recorder(&self, worker: usize) -> Rc<Recorder> {
         let sticky = self.experiment.slice.by.is_sticky() && !self.phases;
-        let indicators = self.experiment.steady_state.len();
-        Recorder::new(worker, self.rules.clone(), indicators, sticky, self.harmed.clone(), self.feed.clone())
+        let (keep, indicators) = match self.operations {
+            // Whether somebody came to harm, only the whole operation tells.
+            Some(_) => (Keep::Operations, 0),
+            None if sticky => (Keep::People, self.experiment.steady_state.len()),
+            None => (Keep::Nothing, self.experiment.steady_state.len()),
+        };
+        Recorder::new(worker, self.rules.clone(), indicators, keep, self.harmed.clone(), self.feed.clone())
     }
 
     /// Counts a request as held, for as long as the guard lives.
@@ -453,53 +467,34 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     }
     let number = here.worker.next_operation();
     let own_index = own.map(|(index, _)| index);
-    let Some(drawn) = key(&slice.by, here, request, own_index, number) else {
+    let Some(drawn) = key::of(&slice.by, here, request, own_index, number) else {
         recorder.note(Note::Unkeyed);
         return None;
     };
+    let operation = match &trial.operations {
+        None => None,
+        Some(by) => match key::of(by, here, request, own_index, number) {
+            Some(key) => Some(trial.chance.bits("key", &key)),
+            None => {
+                recorder.note(Note::Unkeyed);
+                return None;
+            }
+        },
+    };
     let phase = **trial.phase.load();
     let arm = trial.arm(&drawn);
-    let joined = trial.joined.as_ref().and_then(|by| key(by, here, request, own_index, number));
+    let joined = trial.joined.as_ref().and_then(|by| key::of(by, here, request, own_index, number));
     let key = trial.chance.bits("key", &drawn);
-    let op = self::number(here, trial, key, joined, number, phase.phase);
+    let op = key::number(here, trial, key, joined, number, phase.phase);
     if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), &drawn, here.config.external) {
         recorder.note(why);
         return None;
     }
     let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
     let patience = here.config.timeouts.response.get();
+    let key = operation.unwrap_or(key);
     let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
     Some(Part { arm, op, recorder, unit })
-}
-
-/// The number of an operation, by the hash of its key and by what joins it with others.
-pub(super) fn number(
-    here: &Here<'_>,
-    trial: &Trial,
-    key: u64,
-    joined: Option<Vec<u8>>,
-    number: u32,
-    phase: Phase,
-) -> u128 {
-    match joined {
-        // The same key again is another attempt of the same operation.
-        Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase as u128,
-        // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two are one.
-        None => {
-            u128::from(key) << 64 | (here.worker.index as u128 & 0xff) << 40 | u128::from(number) << 8 | phase as u128
-        }
-    }
-}
-
-/// What joins the attempts of an operation: what the experiment says, else the slice's key. Somebody's key (a user, an
-/// address) joins only where attempts are asked for: doing the same twice is not trying again.
-fn joined(experiment: &Experiment) -> Option<By> {
-    let written = experiment.steady_state.iter().find_map(|indicator| match &indicator.measure {
-        Measure::FailedOperations { by, .. } => Some(by.clone()),
-        _ => None,
-    });
-    let by = &experiment.slice.by;
-    written.or_else(|| (!by.is_sticky() || experiment.inject.attempts.is_some()).then(|| by.clone()))
 }
 
 /// Where the fault is: only who carries this run's mark of the treatment can meet it.
@@ -534,18 +529,5 @@ async fn arrive(
     match carried {
         Some((recorder, arm, op)) => meet(here, trial, &recorder, arm, op, request, next).await,
         None => next(request).await,
-    }
-}
-
-/// What is drawn for a request. Own load always has a key: its index.
-pub(super) fn key(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
-    let itself = || {
-        let worker = here.worker.index as u64;
-        own.unwrap_or_else(|| worker << 32 | u64::from(number)).to_be_bytes().to_vec()
-    };
-    let written = context::key(by, request.headers(), here.caller);
-    match by {
-        By::Request | By::Trace => Some(written.unwrap_or_else(itself)),
-        _ => written.or_else(|| own.map(|index| index.to_be_bytes().to_vec())),
     }
 }

@@ -334,8 +334,15 @@ pub struct Finding {
 impl Finding {
     /// Whether it may say why something broke; others speak of the run itself, or of the ledger.
     pub fn is_cause(&self) -> bool {
-        !["baseline_short", "phases_compared", "failure_open", "failure_closed", "partial_exposure"]
-            .contains(&&*self.kind)
+        ![
+            "baseline_short",
+            "phases_compared",
+            "attempts_observed",
+            "failure_open",
+            "failure_closed",
+            "partial_exposure",
+        ]
+        .contains(&&*self.kind)
     }
 }
 

@@ -336,3 +336,37 @@ async fn the_same_seed_and_requests_meet_the_same_faults_with_one_worker_or_two(
     assert_eq!(met[0], met[1]);
     assert_ne!(met[0], met[2], "another seed chooses anew");
 }
+
+#[tokio::test]
+async fn the_attempts_of_an_operation_are_one_unit_on_whichever_worker_they_come() {
+    use pratfall::experiment::{Bounds, Measure};
+    use pratfall::measure::{Arm, Budget, Tally};
+    use pratfall::units::Span;
+    let origin = Origin::well().await;
+    let stage = Stage::start(vec![listener("front", origin.address)], 2).await;
+    let mut experiment = everybody("error: { status: 503 }");
+    let by: By = "header:x-request-id".parse().expect("a key");
+    let deadline = Span::millis(300);
+    experiment.slice.by = by.clone();
+    experiment.inject.attempts = Some(1);
+    experiment.steady_state[0].measure =
+        Measure::FailedOperations { by, deadline, bounds: Bounds::default(), max_attempts: None };
+    let mut run = stage.enroll(experiment);
+    let harmed = Arc::new(Budget::new(9, tokio_util::sync::CancellationToken::new()));
+    run.tally = Tally::new(2, None).joining(deadline.get(), harmed.clone());
+    let _injection = run.inject();
+    // Two connections at a time are on different workers.
+    let mut callers = [stage.front().await, stage.front().await];
+    let mut met = Vec::new();
+    for (worker, id) in [(0, "1"), (1, "2"), (1, "1"), (0, "3"), (1, "3"), (0, "3")] {
+        met.push(callers[worker].ask(get("/a", &format!("x-request-id: {id}\r\n"))).await.status());
+    }
+    assert_eq!(met, [503, 503, 200, 503, 200, 200], "the first attempt of each");
+    callers[0].ask(get("/a", "")).await;
+    let tally = run.tally("the deadline passes", |tally| {
+        tally.units_of(Phase::Inject)[Arm::Treatment as usize].decided[0] == 3 && tally.noted(Note::Unkeyed) == 1
+    });
+    let counts = tally.await.units_of(Phase::Inject)[Arm::Treatment as usize];
+    assert_eq!((counts.arrived, counts.bad[0], harmed.spent()), (3, 1.0, 1), "the second was not tried again");
+    assert_eq!(run.tally.attempts(Phase::Inject, Arm::Treatment), Some((6, 3)));
+}
