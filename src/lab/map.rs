@@ -257,7 +257,9 @@ fn lost(
     flows: &BTreeMap<usize, Flow>,
     passes: &BTreeMap<usize, usize>,
 ) -> Lost {
-    let ours: Vec<&&Sighting> = calls.iter().filter(|call| flows[&slice_at].was_at(call.arrived)).collect();
+    // A reload may have closed the slice's listener meanwhile.
+    let Some(slice) = flows.get(&slice_at) else { return Lost::Unknown };
+    let ours: Vec<&&Sighting> = calls.iter().filter(|call| slice.was_at(call.arrived)).collect();
     if ours.len() * 2 < calls.len() {
         return Lost::Nobodys;
     }
