@@ -107,7 +107,8 @@ fn counts(carry: &Carry, carrier: Carrier) -> bool {
 
 /// Draws the map. The slice is chosen at the place `slice_at`.
 pub fn draw(sightings: &[Sighting], stands: &[Stand], slice_at: usize, carry: &Carry) -> Map {
-    let enrolled: HashSet<u128> = at(sightings, slice_at).filter_map(|call| call.op).collect();
+    // Whoever is still under way at the slice has been seen further down already.
+    let enrolled: HashSet<u128> = sightings.iter().filter_map(|call| call.op).collect();
     let traces: HashMap<u64, u128> =
         at(sightings, slice_at).filter_map(|call| Some((call.trace?.1, call.op?))).collect();
     // From here on a call belongs to the request that a run would know it by, or to none.
@@ -456,5 +457,9 @@ mod tests {
         assert!((catalogue.attempts - 2.0).abs() < 1e-9);
         assert_eq!(map.listeners[2].context, Context::Others);
         assert_eq!((map.listeners[3].context, map.losses.len()), (Context::NoCalls, 0));
+        // One is under way at the slice when all is over: it counts nevertheless.
+        world.number += 1;
+        world.call(1, 9000, 9010, true, None);
+        assert_eq!((world.map().enrolled, world.map().listeners[0].requests), (41, 41));
     }
 }
