@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::exit::Usage;
 use crate::chance::Chance;
 use crate::config::System;
+use crate::experiment::limits::Limits;
 use crate::experiment::{Arm, By, Carry, Experiment};
 use crate::fault::Fault;
 use crate::lab::preflight;
@@ -44,12 +45,19 @@ pub(super) fn experiment(experiment: &Experiment, system: &System) -> Explained 
     let own = experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own);
     let whose = if own { "of Pratfall's own requests" } else { "of everybody's requests" };
     said.say("who", format!("{last:#} {whose} at {}: {}", slice.at, slice.matches.describe()));
-    said.say("", format!("{:#} are compared with them, and meet nothing; nobody else takes part", slice.control));
+    said.say(
+        "",
+        match slice.carry {
+            Carry::None => "they are compared with themselves before the fault: baseline v inject".to_owned(),
+            _ => format!("{:#} are compared with them, and meet nothing; nobody else takes part", slice.control),
+        },
+    );
     let part = match (inject.share.ratio() < 1.0, inject.attempts) {
         (false, None) => "all".to_owned(),
         (true, None) => format!("{:#}", inject.share),
+        (false, Some(1)) => "the first attempt".to_owned(),
         (false, Some(most)) => format!("the first {most} attempts"),
-        (true, Some(most)) => format!("{:#} of the first {most} attempts", inject.share),
+        (true, Some(most)) => format!("{:#} of the first {most} attempts each", inject.share),
     };
     let theirs = if slice.at == inject.at { "their requests" } else { "their calls" };
     said.say(
@@ -63,11 +71,18 @@ pub(super) fn experiment(experiment: &Experiment, system: &System) -> Explained 
     said.say("protected", if routes.is_empty() { "no route of these listeners".into() } else { routes.join(", ") });
     limits(&mut said, experiment, system);
     said.say("", "");
-    let width = system.listeners.iter().map(|listener| listener.name.len()).max().unwrap_or_default().max(8);
-    said.say("listeners", format!("{:<width$}  {:<21}  {:<30}  {}", "name", "bind", "upstream", "here"));
+    let longest = |text: &dyn Fn(&ListenerConfig) -> String| {
+        system.listeners.iter().map(|listener| text(listener).chars().count()).max().unwrap_or_default().max(8)
+    };
+    let (width, address) = (longest(&|listener| listener.name.clone()), longest(&|listener| listener.bind.to_string()));
+    let target = longest(&upstream);
+    said.say("listeners", format!("{:<width$}  {:<address$}  {:<target$}  here", "name", "bind", "upstream"));
     for listener in &system.listeners {
         let (bind, upstream) = (listener.bind.to_string(), upstream(listener));
-        said.say("", format!("{:<width$}  {bind:<21}  {upstream:<30}  {}", listener.name, role(experiment, listener)));
+        said.say(
+            "",
+            format!("{:<width$}  {bind:<address$}  {upstream:<target$}  {}", listener.name, role(experiment, listener)),
+        );
     }
     said
 }
@@ -121,11 +136,18 @@ fn limits(said: &mut Explained, experiment: &Experiment, system: &System) {
         let now = if limits.allows_now(crate::clock::now()) { "now is within" } else { "now is outside" };
         said.say("hours", format!("{}; {now}", hours.join(", ")));
     }
-    match preflight::limits(experiment, &limits.clone().into()) {
-        Ok(()) => said.say("", "they allow this experiment"),
-        Err(refusal) => said.say("", format!("`serve` would refuse it now: {refusal}")),
-    }
+    said.say("", refused(experiment, system).unwrap_or_else(|| "they allow this experiment".to_owned()));
     said.say("stops", "what `halts` says above, `pratfall halt`, SIGUSR1, a lost lease, the end of the process");
+}
+
+/// Why it would not begin now, where it would not. `run` with its own listeners may inject every fault.
+fn refused(experiment: &Experiment, system: &System) -> Option<String> {
+    let refuse = |limits: Limits| preflight::limits(experiment, &limits.into()).err();
+    if let Some(refusal) = refuse(system.limits.clone().with_every_fault()) {
+        return Some(format!("`run` and `serve` would refuse it now: {refusal}"));
+    }
+    let refusal = refuse(system.limits.clone())?;
+    Some(format!("`serve` would refuse it now ({refusal}); `run` with its own listeners would not"))
 }
 
 fn role(experiment: &Experiment, listener: &ListenerConfig) -> String {
@@ -210,10 +232,8 @@ pub(super) fn request(experiment: &Experiment, system: Option<&System>, asked: &
             ),
         }
     }
-    if let Some(system) = system
-        && let Err(refusal) = preflight::limits(experiment, &system.limits.clone().into())
-    {
-        said.say("limits", format!("`serve` would not begin now: {refusal}"));
+    if let Some(why) = system.and_then(|system| refused(experiment, system)) {
+        said.say("limits", why);
     }
     said
 }
@@ -248,7 +268,7 @@ fn arm(said: &mut Explained, experiment: &Experiment, asked: &Asked) {
     };
     let u = Chance::new(seed, &experiment.name).draw("arm", &key);
     let shares: Vec<f64> = slice.treatment.iter().map(|share| share.ratio()).collect();
-    let bounds = format!("treatment below {treatment}, control from {} on", percent(1.0 - control.ratio()));
+    let bounds = format!("treatment below {treatment:#}, control from {} on", percent(1.0 - control.ratio()));
     said.say("u", format!("{} under seed {}: {bounds}", percent(u), seed.0));
     let arms: Vec<Arm> = shares.iter().map(|share| Arm::of(u, *share, control.ratio())).collect();
     let last = arms.last().copied().unwrap_or(Arm::Bystander);
@@ -273,7 +293,7 @@ fn arm(said: &mut Explained, experiment: &Experiment, asked: &Asked) {
 }
 
 fn percent(ratio: f64) -> String {
-    format!("{:.2}%", ratio * 100.0)
+    format!("{:.2} %", ratio * 100.0)
 }
 
 #[cfg(test)]
@@ -311,7 +331,7 @@ mod tests {
             "baggage member `pratfall`",
             "/checkout/health at front",
             "armed for latency; slices up to 5 %",
-            "would refuse it now: the treatment of 10 % is above `limits.max_slice`",
+            "`run` and `serve` would refuse it now: the treatment of 10 % is above `limits.max_slice`",
             "the mark is taken out",
             "http://127.0.0.1:4",
         ] {

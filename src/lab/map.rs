@@ -101,13 +101,20 @@ pub struct Map {
 
 /// What a run would take for the context.
 fn counts(carry: &Carry, carrier: Carrier) -> bool {
-    // Further carriers count here once the data plane takes them for the mark.
-    matches!(carry, Carry::Auto | Carry::Baggage) && carrier == Carrier::Baggage
+    match carry {
+        Carry::Auto => true,
+        Carry::Baggage => carrier == Carrier::Baggage,
+        Carry::Traceparent => carrier == Carrier::Traceparent,
+        Carry::B3 => carrier == Carrier::B3,
+        Carry::Header(name) => carrier == Carrier::RequestId && name == "x-request-id",
+        Carry::None => false,
+    }
 }
 
 /// Draws the map. The slice is chosen at the place `slice_at`.
 pub fn draw(sightings: &[Sighting], stands: &[Stand], slice_at: usize, carry: &Carry) -> Map {
-    let enrolled: HashSet<u128> = at(sightings, slice_at).filter_map(|call| call.op).collect();
+    // Whoever is still under way at the slice has been seen further down already.
+    let enrolled: HashSet<u128> = sightings.iter().filter_map(|call| call.op).collect();
     let traces: HashMap<u64, u128> =
         at(sightings, slice_at).filter_map(|call| Some((call.trace?.1, call.op?))).collect();
     // From here on a call belongs to the request that a run would know it by, or to none.
@@ -257,7 +264,9 @@ fn lost(
     flows: &BTreeMap<usize, Flow>,
     passes: &BTreeMap<usize, usize>,
 ) -> Lost {
-    let ours: Vec<&&Sighting> = calls.iter().filter(|call| flows[&slice_at].was_at(call.arrived)).collect();
+    // A reload may have closed the slice's listener meanwhile.
+    let Some(slice) = flows.get(&slice_at) else { return Lost::Unknown };
+    let ours: Vec<&&Sighting> = calls.iter().filter(|call| slice.was_at(call.arrived)).collect();
     if ours.len() * 2 < calls.len() {
         return Lost::Nobodys;
     }
@@ -454,5 +463,9 @@ mod tests {
         assert!((catalogue.attempts - 2.0).abs() < 1e-9);
         assert_eq!(map.listeners[2].context, Context::Others);
         assert_eq!((map.listeners[3].context, map.losses.len()), (Context::NoCalls, 0));
+        // One is under way at the slice when all is over: it counts nevertheless.
+        world.number += 1;
+        world.call(1, 9000, 9010, true, None);
+        assert_eq!((world.map().enrolled, world.map().listeners[0].requests), (41, 41));
     }
 }

@@ -250,7 +250,7 @@ fn needs(written: &Experiment, watch: &Watch<'_>, seen: &[Seen], mark: PhaseMark
         rate,
         inject_ms: planned.as_millis() as u64,
         run_ms: run.as_millis() as u64,
-        too_short_ms: (inject < planned).then(|| inject.as_millis() as u64),
+        too_short_ms: (inject < planned).then_some(inject.as_millis() as u64),
     })
 }
 

@@ -84,3 +84,25 @@ async fn a_system_that_is_not_well_by_itself_is_said_to_be_so() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn arms_that_differ_without_any_fault_are_no_arms_whichever_is_the_worse() {
+    on_stage(|stage| async move {
+        let errors = document(&[
+            (SLOW, "{ name: well, error_rate: { max_increase: 10pp } }"),
+            ("phases:", "halt_when: none\nphases:"),
+        ]);
+        for (arm, words) in [(".t.", "well: 100 % treated v 0 % control"), (".c.", "well: 0 % treated v 100 % control")]
+        {
+            stage.shop.dislikes.set(Some(arm));
+            let seen = rehearsed(&stage, errors.clone()).await;
+            assert_eq!(
+                (seen.ending, seen.differ.as_slice()),
+                (Ending::Invalid, [words.to_owned()].as_slice()),
+                "{arm}"
+            );
+            assert!(seen.reason.contains("differ without any fault"), "{}", seen.reason);
+        }
+    })
+    .await;
+}

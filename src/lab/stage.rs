@@ -34,6 +34,8 @@ pub(super) struct Shop {
     pub(super) fallback: Cell<bool>,
     /// Until when, from when on, it answers everybody with 500.
     pub(super) sick: Cell<Option<(Duration, Duration)>>,
+    /// The arm whose mark it answers with 500.
+    pub(super) dislikes: Cell<Option<&'static str>>,
     /// How many users there are; each request is of the next.
     pub(super) users: Cell<u32>,
     /// How often a caller that got no good answer tries again; then its requests have an id.
@@ -119,6 +121,7 @@ impl Stage {
             timeout: Cell::new(None),
             fallback: Cell::new(true),
             sick: Cell::new(None),
+            dislikes: Cell::new(None),
             users: Cell::new(u32::MAX),
             retries: Cell::new(None),
             waiting: Cell::new(0),
@@ -275,6 +278,8 @@ impl Stage {
         }
         let now = self.shop.started.elapsed();
         let sick = self.shop.sick.get().is_some_and(|(from, until)| (from..until).contains(&now));
+        let mark = request.headers().get("baggage").and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let sick = sick || self.shop.dislikes.get().is_some_and(|arm| mark.contains(arm));
         let mut response = Response::new(Body::empty());
         if sick || !(well || self.shop.fallback.get()) {
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

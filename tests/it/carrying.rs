@@ -1,6 +1,7 @@
 //! How the arm travels in the baggage, and where it does not.
 
-use pratfall::measure::{Arm, Note};
+use pratfall::experiment::ByHand;
+use pratfall::measure::{Arm, Carrier, Note};
 
 use crate::support::{Origin, Run, Stage, everybody, experiment, get, listener};
 
@@ -467,4 +468,47 @@ async fn where_nothing_is_carried_calls_are_drawn_at_the_fault_and_everybody_is_
     let sums = tally.sum(Phase::Inject);
     assert_eq!((sums[0].arrived, sums[0].bad[0], sums[1].arrived, sums[2].arrived), (20, 0.0, 0, 0));
     assert_eq!(tally.sum(Phase::Baseline)[0].arrived, 0, "the calls themselves are not measured");
+}
+
+#[tokio::test]
+async fn a_fault_by_hand_carries_nothing_and_lets_the_context_of_another_run_through() {
+    for trusts in [true, false] {
+        let street = Street::start(|between| between.trust_baggage = trusts).await;
+        let _run = street.enroll("error: { status: 503 }");
+        let mark = street.mark().await;
+        let asked = "at: between\nmatch: { path: / }\nfaults: [{ latency: { delay: 1ms } }]\nshare: 100%\n";
+        let by_hand = ByHand::parse("by hand", asked).unwrap_or_else(|problems| panic!("{problems}"));
+        let experiment = by_hand.experiment(&["front"]).unwrap_or_else(|problems| panic!("{problems}"));
+        let mut by_hand = street.stage.enroll(experiment);
+        let injection = by_hand.inject();
+        street.ask("between", &format!("{mark},a=1")).await;
+        let left = street.between.last().field("baggage").expect("other members stay");
+        assert_eq!(left, if trusts { format!("{mark},a=1") } else { "a=1".to_owned() });
+        by_hand.tally("it is faulted", |tally| tally.noted(Note::Faulted) == 1).await;
+        drop(injection);
+    }
+}
+
+#[tokio::test]
+async fn a_rehearsal_sees_each_call_where_it_comes_and_whose_it_is() {
+    let street = Street::start(|_| {}).await;
+    let mut run = street.enroll("error: { status: 503 }");
+    street.mark().await;
+    assert!(run.tally.sightings.is_empty(), "a run looks for nobody");
+    run.trial.look_everywhere();
+    let traced = "traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n";
+    street.stage.front().await.ask(get("/", traced)).await;
+    let mark = street.front.last().field("baggage").expect("everybody is treated");
+    let both = format!("{traced}baggage: {mark}\r\n");
+    street.stage.call("between").await.ask(get("/a", &both)).await;
+    street.stage.call("inventory").await.ask(get("/a", traced)).await;
+    let tally = run.tally("three are seen", |tally| tally.sightings.len() == 3).await;
+    let mut seen = tally.sightings.clone();
+    seen.sort_by_key(|call| call.listener);
+    let [front, between, inventory] = seen.as_slice() else { panic!("three") };
+    assert!(front.op.is_some() && between.op == front.op && inventory.op.is_none());
+    assert!(front.trace.is_some_and(|(carrier, _)| carrier == Carrier::Traceparent));
+    assert!(between.trace == front.trace && inventory.trace == front.trace, "one trace");
+    assert!(between.call == inventory.call && between.call != front.call, "the same call is another attempt");
+    assert!(seen.iter().all(|call| call.arrived <= call.left));
 }
