@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
 use super::hold::{Held, Hold};
-use super::{Arrived, Witness};
+use super::moment::Moment;
+use super::stream::Treatment;
+use super::tear::Tear;
+use super::{Arrived, Direction, Witness};
 use crate::service::Cut;
 use crate::units::{ByteSize, Span};
 
@@ -58,25 +61,24 @@ pub enum How {
 pub enum At {
     /// As soon as the request is there.
     Request,
-    /// After the head of the answer.
+    /// After the head of the answer, and before the first byte of its body.
     Headers,
     /// After so many bytes of the answer's body.
     Bytes(ByteSize),
-    /// After so many chunks.
+    /// After so many pieces of the answer's body, as they come: chunks on HTTP/1, DATA frames on HTTP/2.
     Chunks(u64),
-    /// After so many server-sent events.
+    /// After so many server-sent events; what ends with an empty line, comments left out.
     Events(u64),
-    /// After so many WebSocket or gRPC messages.
+    /// After so many gRPC messages of the answer.
     Messages(u64),
 }
 
 impl Drop {
     /// Why this drop cannot be injected by this version, where it cannot.
     pub(super) fn not_yet(&self) -> Option<String> {
-        let written = match (self.how, self.at) {
-            (How::Goaway, _) => "`how: goaway`",
-            (How::Refuse, _) => "`how: refuse`",
-            (_, Some(at)) if at != At::Request => "`at` later than the request",
+        let written = match self.how {
+            How::Goaway => "`how: goaway`",
+            How::Refuse => "`how: refuse`",
             _ => return None,
         };
         Some(format!(
@@ -84,11 +86,28 @@ impl Drop {
         ))
     }
 
-    /// The layer that injects it.
-    pub fn layer(&self) -> DropLayer {
-        let cut = if self.how == How::Reset { Cut::Reset } else { Cut::Close };
+    /// What it does to the answer's body, where its moment is later than the request.
+    pub(super) fn tear(&self) -> Option<Treatment> {
+        let at = match self.at? {
+            At::Request => return None,
+            At::Headers => Moment::bytes(0),
+            At::Bytes(size) => Moment::bytes(size.get()),
+            At::Chunks(count) => Moment::chunks(count),
+            At::Events(count) => Moment::events(count),
+            At::Messages(count) => Moment::messages(count),
+        };
         let hang = (self.how == How::Hang).then(|| self.hold.map(Span::get));
-        DropLayer { cut, hang, stop: CancellationToken::new() }
+        Some(Treatment::tear(Direction::Response, Tear { at, hang, cut: Some(self.cut()) }))
+    }
+
+    fn cut(&self) -> Cut {
+        if self.how == How::Reset { Cut::Reset } else { Cut::Close }
+    }
+
+    /// The layer that injects it at the request.
+    pub fn layer(&self) -> DropLayer {
+        let hang = (self.how == How::Hang).then(|| self.hold.map(Span::get));
+        DropLayer { cut: self.cut(), hang, stop: CancellationToken::new() }
     }
 }
 

@@ -29,12 +29,29 @@ pub struct Testimony {
     pub waited: Option<Duration>,
     /// Let go before the end, because the injection ended.
     pub released: bool,
+    /// A body is on its way that may still meet the fault.
+    pub awaited: bool,
+    /// A body was changed or slowed.
+    pub changed: bool,
+    /// A body was broken off.
+    pub torn: bool,
 }
 
 impl Witness {
     /// What has been told so far.
     pub fn hear(&self) -> Testimony {
         *self.lock()
+    }
+
+    /// Whether the call is held at this moment.
+    pub fn holds(&self) -> bool {
+        let Testimony { asked, waited, released, .. } = self.hear();
+        asked.is_some() && waited.is_none() && !released
+    }
+
+    /// Tells something.
+    pub(super) fn tell(&self, news: impl FnOnce(&mut Testimony)) {
+        news(&mut self.lock());
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Testimony> {

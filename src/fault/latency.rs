@@ -18,6 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
 use super::hold::Hold;
+use super::pace::Pace;
+use super::stream::Treatment;
 use super::{Arrived, Direction, Draw, Witness};
 use crate::units::Span;
 
@@ -77,7 +79,7 @@ pub enum Distribution {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {
-    /// Each chunk of the body.
+    /// Each chunk of the body, the answer's where no direction is written.
     Chunk,
 }
 
@@ -95,14 +97,21 @@ impl Latency {
             "`distribution`"
         } else if self.histogram.is_some() {
             "`histogram`"
-        } else if self.per.is_some() {
-            "`per: chunk`"
+        } else if self.per.is_some() && self.delay.is_none() {
+            "`per: chunk` without `delay`"
         } else {
             return None;
         };
         Some(format!(
             "a latency with {shape} is read but not injected by this version; write `delay`, with `jitter` if you like"
         ))
+    }
+
+    /// What it does to a body, where each chunk is held: the answer's unless the request's is meant.
+    pub(super) fn per_chunk(&self) -> Option<Treatment> {
+        self.per?;
+        let pace = Pace::Chunk { delay: self.delay?.get(), jitter: self.jitter.unwrap_or_default().get() };
+        Some(Treatment::pace(self.direction.unwrap_or(Direction::Response), pace))
     }
 
     /// The layer that injects it; `salt` tells its draws from those of other faults around the same call.

@@ -1,6 +1,7 @@
 //! What we break. One fault is one file: its YAML, its layer, its tests.
 
 pub mod body;
+mod corrupt;
 pub mod drop;
 pub mod duplicate;
 pub mod error;
@@ -8,8 +9,14 @@ pub mod grpc;
 pub mod headers;
 pub mod hold;
 pub mod latency;
+mod moment;
+mod outlet;
 pub mod overload;
+mod pace;
+mod replace;
 mod stack;
+mod stream;
+mod tear;
 pub mod throttle;
 pub mod tls;
 
@@ -25,6 +32,7 @@ pub use self::error::ErrorAnswer;
 pub use self::headers::Headers;
 pub use self::hold::{Arrived, Testimony, Witness};
 pub use self::latency::Latency;
+pub use self::outlet::Outlet;
 pub use self::overload::Overload;
 pub use self::stack::{Draw, Injected, Once, stack};
 pub use self::throttle::Throttle;

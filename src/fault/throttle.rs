@@ -8,6 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Direction;
+use super::pace::Pace;
+use super::stream::Treatment;
 use crate::units::Throughput;
 
 /// How fast, and which way.
@@ -25,5 +27,10 @@ impl Throttle {
     /// Whose body it is.
     pub fn direction(&self) -> Direction {
         self.direction.unwrap_or(Direction::Response)
+    }
+
+    /// What it does to a body.
+    pub(super) fn treatment(&self) -> Treatment {
+        Treatment::pace(self.direction(), Pace::Rate(self.rate.per_second()))
     }
 }

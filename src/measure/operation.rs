@@ -57,6 +57,8 @@ pub enum Met {
     },
     /// It was held, and let go when the injection ended.
     Released,
+    /// What it sent or got was changed or slowed, and not cut off.
+    Changed,
 }
 
 /// The most operations that are joined; more are counted, not joined. 24 MiB at the most.

@@ -82,11 +82,13 @@ pub enum Note {
     SparedLimit,
     /// Spared: the budget of faults is spent.
     SparedBudget,
+    /// Spared: it had no body for the fault to meet, or a shorter one.
+    SparedNoBody,
 }
 
 impl Note {
     /// All notes, in the order of their counters.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Unkeyed,
         Self::NoRoom,
         Self::Protected,
@@ -102,6 +104,7 @@ impl Note {
         Self::SparedAttempts,
         Self::SparedLimit,
         Self::SparedBudget,
+        Self::SparedNoBody,
     ];
 
     /// Why a call was spared, in the words of reports and metrics.
@@ -114,6 +117,7 @@ impl Note {
             Self::SparedAttempts => "attempts",
             Self::SparedLimit => "limit",
             Self::SparedBudget => "budget",
+            Self::SparedNoBody => "no_body",
             _ => return None,
         })
     }

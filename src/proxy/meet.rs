@@ -12,11 +12,12 @@ use tokio::time::Instant;
 use tower::{Service, ServiceExt, service_fn};
 
 use super::answer::MARK;
-use super::trial::{Here, Injecting, Next, Trial};
-use crate::fault::{self, Arrived, Draw, Injected, Once, Testimony, Witness};
+use super::trial::{Held, Here, Injecting, Next, Trial};
+use super::wire::Socket;
+use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Outlet, Testimony, Witness};
 use crate::measure::operation::{Event, Met};
 use crate::measure::{Arm, Note, Phase, Recorder};
-use crate::service::{Body, Error};
+use crate::service::{Body, Cut, Error, Watch};
 
 /// How often the same call of an operation was seen. Bounded: the oldest half is forgotten when it is full.
 #[derive(Debug, Default)]
@@ -55,12 +56,13 @@ pub(super) async fn meet(
     }
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let call = trial.chance.bits("call", format!("{} {target}", request.method()).as_bytes());
-    let news = News {
+    let mut news = News {
         recorder: recorder.clone(),
         op,
         call,
         unsafe_method: !request.method().is_safe(),
         witness: Witness::default(),
+        bodies: None,
         told: false,
     };
     let injecting = match trial.guarded(|| Some(chosen(here, trial, recorder, op, call, &request))) {
@@ -75,16 +77,24 @@ pub(super) async fn meet(
             return next(request).await;
         }
     };
-    recorder.note(Note::Faulted);
-    let _held = trial.hold();
+    if injecting.on.faults.iter().all(Fault::meets_bodies) {
+        news.bodies = Some(trial.clone());
+    } else {
+        recorder.note(Note::Faulted);
+    }
+    let held = trial.hold();
     let draw = draw(trial, op, call, injecting.attempt);
+    let shared = request.version() >= Version::HTTP_2;
     let extensions = request.extensions_mut();
     extensions.insert(Arrived(Instant::now()));
     extensions.insert(Draw(draw));
     extensions.insert(news.witness.clone());
+    if let Some(socket) = here.socket.cloned() {
+        extensions.insert(Outlet::new(move || if shared { socket.has_taken_all() } else { socket.has_let_all_go() }));
+    }
     let upstream = service_fn(move |request| next(request));
     let mut faulted = fault::stack(&injecting.on.faults, Once::new(upstream), &injecting.on.stop);
-    let unread = request.version() < Version::HTTP_2 && !request.body().is_end_stream();
+    let unread = !shared && !request.body().is_end_stream();
     let faulted = async { faulted.ready().await?.call(request).await };
     let result = match here.socket.filter(|_| unread) {
         Some(socket) => tokio::select! {
@@ -94,8 +104,18 @@ pub(super) async fn meet(
         },
         None => faulted.await,
     };
-    let met = news.met(&result);
-    news.tell(met);
+    let result = match result {
+        Ok(mut response) if news.witness.hear().awaited && !response.body().is_end_stream() => {
+            let socket = here.socket.filter(|_| !shared).cloned();
+            response.body_mut().watch(Tale { news: Some(news), socket, _held: held });
+            Ok(response)
+        }
+        result => {
+            let met = news.met(&result);
+            news.tell(met);
+            result
+        }
+    };
     result.map(|mut response| {
         if let Some(Injected(kind)) = response.extensions().get().copied()
             && here.config.mark
@@ -173,17 +193,36 @@ struct News {
     call: u64,
     unsafe_method: bool,
     witness: Witness,
+    /// Where bodies alone meet the fault: only what they met counts, and is known when they end.
+    bodies: Option<Arc<Trial>>,
     told: bool,
 }
 
 impl News {
     fn met(&self, result: &Result<Response<Body>, Error>) -> Met {
-        let Testimony { asked, waited, released } = self.witness.hear();
+        let Testimony { asked, waited, released, changed, torn, .. } = self.witness.hear();
         match (asked, waited, result) {
             (Some((asked, _)), Some(applied), _) => Met::Waited { asked, applied },
             _ if released => Met::Released,
+            _ if torn => Met::Cut,
+            _ if changed => Met::Changed,
+            _ if self.bodies.is_some() => Met::Nothing,
             (_, _, Ok(response)) => Met::Error(response.status().as_u16()),
             (_, _, Err(_)) => Met::Cut,
+        }
+    }
+
+    /// What it met, when its answer's body is over.
+    fn met_at_the_end(&self) -> Met {
+        match self.witness.hear() {
+            Testimony { waited: Some(applied), asked: Some((asked, _)), .. } => Met::Waited { asked, applied },
+            Testimony { released: true, .. } => Met::Released,
+            Testimony { torn: true, .. } => Met::Cut,
+            Testimony { asked: Some((asked, since)), .. } => Met::Left { asked, after: since.elapsed() },
+            Testimony { changed: true, .. } => Met::Changed,
+            _ if self.bodies.is_some() => Met::Nothing,
+            Testimony { awaited: true, .. } => Met::Changed, // another fault met it before
+            _ => Met::Cut,
         }
     }
 
@@ -193,6 +232,14 @@ impl News {
 
     fn say(&mut self, met: Met) {
         self.told = true;
+        if let Some(trial) = &self.bodies {
+            if met == Met::Nothing {
+                trial.faults_left.fetch_add(1, Ordering::Relaxed);
+                self.recorder.note(Note::SparedNoBody);
+            } else {
+                self.recorder.note(Note::Faulted);
+            }
+        }
         let Self { op, call, unsafe_method, .. } = *self;
         self.recorder.tell(Event::Call { op, call, unsafe_method, met });
     }
@@ -203,13 +250,26 @@ impl Drop for News {
         if self.told {
             return;
         }
-        match self.witness.hear() {
-            Testimony { waited: Some(applied), asked: Some((asked, _)), .. } => {
-                self.say(Met::Waited { asked, applied })
-            }
-            Testimony { released: true, .. } => self.say(Met::Released),
-            Testimony { asked: Some((asked, since)), .. } => self.say(Met::Left { asked, after: since.elapsed() }),
-            _ => self.say(Met::Cut),
+        self.say(self.met_at_the_end());
+    }
+}
+
+/// What there is to tell about a call when its answer's body is over. Dropped before that, the caller left.
+struct Tale {
+    news: Option<News>,
+    /// What ends with an RST where the body does.
+    socket: Option<Socket>,
+    _held: Held,
+}
+
+impl Watch for Tale {
+    fn end(&mut self, result: Result<(), &Error>) {
+        if let (Err(Error::Injected(Cut::Reset, _)), Some(socket)) = (result, &self.socket) {
+            socket.reset();
+        }
+        if let Some(news) = self.news.take() {
+            let met = news.met_at_the_end();
+            news.tell(met);
         }
     }
 }

@@ -21,6 +21,7 @@ mod releasing;
 mod reloading;
 mod smuggling;
 mod support;
+mod tearing;
 mod tls_callers;
 mod tls_upstreams;
 mod transparent;

@@ -86,7 +86,7 @@ impl Stage {
 
 /// Limits that allow what these tests inject; tests change what they are about.
 pub fn limits() -> Limits {
-    Limits { faults: ["latency", "error", "drop"].map(str::to_owned).to_vec(), ..Limits::default() }
+    Limits { faults: pratfall::fault::Fault::KINDS.map(str::to_owned).to_vec(), ..Limits::default() }
 }
 
 /// A run that is enrolled, in baseline.
