@@ -69,7 +69,7 @@ pub enum At {
     Chunks(u64),
     /// After so many server-sent events; what ends with an empty line, comments left out.
     Events(u64),
-    /// After so many gRPC messages of the answer.
+    /// After so many gRPC messages of the answer, or WebSocket messages of the upstream.
     Messages(u64),
 }
 

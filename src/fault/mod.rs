@@ -19,6 +19,7 @@ mod stream;
 mod tear;
 pub mod throttle;
 pub mod tls;
+mod tunnel;
 
 use std::fmt::Write;
 
@@ -32,11 +33,12 @@ pub use self::error::ErrorAnswer;
 pub use self::headers::Headers;
 pub use self::hold::{Arrived, Testimony, Witness};
 pub use self::latency::Latency;
-pub use self::outlet::Outlet;
+pub use self::outlet::{Outlet, Upward};
 pub use self::overload::Overload;
 pub use self::stack::{Draw, Injected, Once, stack};
 pub use self::throttle::Throttle;
 pub use self::tls::Tls;
+pub use self::tunnel::Tunnel;
 
 /// The closed list of faults, as documents write them: `- latency: { delay: 250ms }`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]

@@ -1,7 +1,7 @@
 //! The moment in a stream at which something happens to it: so many bytes, pieces, events or messages have passed.
 
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, UPGRADE};
 
 /// What is counted, and how much of it is still to pass.
 #[derive(Clone, Debug)]
@@ -10,6 +10,7 @@ pub(super) enum Moment {
     Chunks(u64),
     Events(Events),
     Messages(Messages),
+    Frames(Frames),
     /// There is nothing to count.
     Never,
 }
@@ -31,14 +32,18 @@ impl Moment {
         Self::Messages(Messages { left: count, ..Messages::default() })
     }
 
-    /// The same for a body with these fields: where there are no messages, none can be counted.
+    /// The same for what follows these fields: where there are no events or messages, none can be counted.
     pub(super) fn of(self, headers: &HeaderMap) -> Self {
         let grpc = || {
             let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
             kind.get(..16).is_some_and(|kind| kind.eq_ignore_ascii_case("application/grpc"))
         };
+        let protocol = headers.get(UPGRADE);
+        let websocket = protocol.is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket"));
         match self {
+            Self::Messages(Messages { left, .. }) if websocket => Self::Frames(Frames { left, ..Frames::default() }),
             Self::Messages(_) if !grpc() => Self::Never,
+            Self::Messages(_) | Self::Events(_) if protocol.is_some() => Self::Never,
             moment => moment,
         }
     }
@@ -64,6 +69,7 @@ impl Moment {
             }
             Self::Events(events) => events.find(piece),
             Self::Messages(messages) => messages.find(piece),
+            Self::Frames(frames) => frames.find(piece),
             Self::Never => None,
         }
     }
@@ -166,6 +172,62 @@ impl Messages {
     }
 }
 
+/// Messages of WebSocket (RFC 6455, 5.2): one is over with the frame that says FIN. Pings, pongs and closes are none.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Frames {
+    left: u64,
+    head: [u8; 14],
+    known: usize,
+    length: u64,
+}
+
+impl Frames {
+    fn find(&mut self, piece: &[u8]) -> Option<usize> {
+        let mut at = 0;
+        while at < piece.len() {
+            if self.known < self.head_length() {
+                self.head[self.known] = piece[at];
+                self.known += 1;
+                at += 1;
+                if self.known < self.head_length() {
+                    continue;
+                }
+                self.length = match self.head[1] & 0x7f {
+                    126 => u64::from(u16::from_be_bytes([self.head[2], self.head[3]])),
+                    127 => self.head[2..10].iter().fold(0, |length, byte| length << 8 | u64::from(*byte)),
+                    short => u64::from(short),
+                };
+            } else {
+                let some = self.length.min((piece.len() - at) as u64);
+                self.length -= some;
+                at += some as usize;
+            }
+            if self.length == 0 {
+                self.known = 0;
+                let (last, control) = (self.head[0] & 0x80 != 0, self.head[0] & 0x08 != 0);
+                if last && !control {
+                    self.left -= 1;
+                    if self.left == 0 {
+                        return Some(at);
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// How long the head of the frame is, as far as is known.
+    fn head_length(&self) -> usize {
+        let length = match self.head[1] & 0x7f {
+            _ if self.known < 2 => return 2,
+            126 => 2,
+            127 => 8,
+            _ => 0,
+        };
+        2 + length + if self.head[1] & 0x80 == 0 { 0 } else { 4 }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,5 +279,21 @@ mod tests {
         assert!(matches!(Moment::messages(1).of(&headers), Moment::Never));
         headers.insert(CONTENT_TYPE, http::HeaderValue::from_static("application/grpc+proto"));
         assert!(matches!(Moment::messages(1).of(&headers), Moment::Messages(_)));
+    }
+
+    #[test]
+    fn messages_of_websocket_are_counted_by_their_last_frames_and_pings_are_none() {
+        let mut headers = HeaderMap::new();
+        headers.insert(UPGRADE, http::HeaderValue::from_static("WebSocket"));
+        let messages = |count| Moment::messages(count).of(&headers);
+        assert!(matches!(Moment::events(1).of(&headers), Moment::Never));
+        // A message, a ping between the two frames of another, a masked one, and empty ones.
+        let short = b"\x81\x02hi\x01\x01a\x89\x01p\x80\x01b\x82\x82mask\x01\x02\x81\x00\x81\x00";
+        for (count, end) in [(1, Some(4)), (2, Some(13)), (3, Some(21)), (4, Some(23)), (5, Some(25)), (6, None)] {
+            assert_eq!(pass(&messages(count), short), [end], "{count}");
+        }
+        let medium = [&b"\x82\x7e\x01\x00"[..], &[7; 256], b"\x82\x7f\0\0\0\0\0\x01\0\0"].concat();
+        let mut long = messages(2);
+        assert_eq!((long.find(&medium), long.find(&vec![7; 65_540])), (None, Some(65_536)));
     }
 }

@@ -15,7 +15,7 @@ use super::corrupt::Corrupt;
 use super::pace::{Pace, Paced};
 use super::replace::Replace;
 use super::tear::{Tear, Torn};
-use super::{Direction, Draw, Outlet, Witness};
+use super::{Direction, Draw, Outlet, Tunnel, Upward, Witness};
 use crate::service::{Body, Error};
 
 /// What is done to a body on its way, and to whose.
@@ -71,6 +71,13 @@ impl Treatment {
             What::Replace { text, honest } => Body::faulted(Replace::new(inner, text, honest, headers, setting)),
         };
     }
+
+    /// The same for what goes one way through a tunnel. There is no body there to be replaced.
+    pub(super) fn wrap_tunnel(self, way: Direction, headers: &HeaderMap, body: &mut Body, setting: Setting) {
+        if self.direction == way && !matches!(self.what, What::Replace { .. }) {
+            self.wrap(&mut headers.clone(), body, setting);
+        }
+    }
 }
 
 /// What a treated body knows of the call that it belongs to.
@@ -79,7 +86,7 @@ pub(super) struct Setting {
     /// From its end on, the body passes as it is.
     pub(super) stop: CancellationToken,
     pub(super) witness: Option<Witness>,
-    /// Where the answer goes.
+    /// Where it goes.
     pub(super) outlet: Option<Outlet>,
     /// Others share the connection that the body goes to: it has frames and flow control of its own.
     pub(super) shared: bool,
@@ -150,11 +157,15 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let setting = self.layer.setting(&request);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let mut setting = self.layer.setting(&request);
         let treatment = self.layer.treatment.clone();
+        if let Some(tunnel) = request.extensions().get::<Tunnel>() {
+            tunnel.want(treatment.clone(), setting.clone());
+        }
         match treatment.direction {
             Direction::Request => {
+                setting.outlet = Some(request.extensions_mut().get_or_insert_default::<Upward>().outlet());
                 let (mut head, mut body) = request.into_parts();
                 treatment.wrap(&mut head.headers, &mut body, setting);
                 Treated { future: self.inner.call(Request::from_parts(head, body)), after: None }
@@ -185,7 +196,7 @@ where
         let response = ready!(this.future.poll(cx))?;
         let Some((treatment, setting)) = this.after.take() else { return Poll::Ready(Ok(response)) };
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Poll::Ready(Ok(response)); // what follows is no body
+            return Poll::Ready(Ok(response)); // what follows is a tunnel's
         }
         let (mut head, mut body) = response.into_parts();
         treatment.wrap(&mut head.headers, &mut body, setting);

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connect::Stream;
 use super::wire;
+use crate::fault::Outlet;
 use crate::service::Body;
 
 /// Longer heads are not kept.
@@ -29,10 +30,18 @@ pub(super) struct Sent(Arc<Mutex<Record>>);
 #[derive(Debug, Default)]
 struct Record {
     awaited: bool,
+    /// The socket has not taken all that was written last.
+    unwritten: bool,
     head: Vec<u8>,
 }
 
 impl Sent {
+    /// The way out of a connection.
+    pub(super) fn outlet(&self) -> Outlet {
+        let sent = self.clone();
+        Outlet::new(move || !sent.record().unwritten)
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -108,6 +117,11 @@ impl Carrier {
     pub(super) fn reset(&self) {
         self.stream.reset();
     }
+
+    fn note(&self, length: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.sent.record().unwritten = !matches!(written, Poll::Ready(Ok(written)) if written == length);
+        written
+    }
 }
 
 impl AsyncRead for Carrier {
@@ -127,7 +141,8 @@ impl AsyncWrite for Carrier {
             }
         }
         drop(record);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(buf.len(), written)
     }
 
     fn poll_write_vectored(
@@ -137,7 +152,10 @@ impl AsyncWrite for Carrier {
     ) -> Poll<io::Result<usize>> {
         wire::together(bufs, |one| match one {
             Some(one) => self.as_mut().poll_write(cx, one),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+            None => {
+                let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+                self.note(bufs.iter().map(|buf| buf.len()).sum(), written)
+            }
         })
     }
 

@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::HeaderValue;
-use http::{Request, Response, Version};
+use http::header::{HeaderValue, UPGRADE};
+use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
 use tower::{Service, ServiceExt, service_fn};
@@ -14,7 +14,7 @@ use tower::{Service, ServiceExt, service_fn};
 use super::answer::MARK;
 use super::trial::{Held, Here, Injecting, Next, Trial};
 use super::wire::Socket;
-use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Outlet, Testimony, Witness};
+use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Outlet, Testimony, Tunnel, Witness};
 use crate::measure::operation::{Event, Met};
 use crate::measure::{Arm, Note, Phase, Recorder};
 use crate::service::{Body, Cut, Error, Watch};
@@ -85,10 +85,15 @@ pub(super) async fn meet(
     let held = trial.hold();
     let draw = draw(trial, op, call, injecting.attempt);
     let shared = request.version() >= Version::HTTP_2;
+    let upgrades = request.headers().contains_key(UPGRADE);
     let extensions = request.extensions_mut();
     extensions.insert(Arrived(Instant::now()));
     extensions.insert(Draw(draw));
     extensions.insert(news.witness.clone());
+    let tunnel = Tunnel::default();
+    if upgrades {
+        extensions.insert(tunnel.clone());
+    }
     if let Some(socket) = here.socket.cloned() {
         extensions.insert(Outlet::new(move || if shared { socket.has_taken_all() } else { socket.has_let_all_go() }));
     }
@@ -105,6 +110,14 @@ pub(super) async fn meet(
         None => faulted.await,
     };
     let result = match result {
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && tunnel.is_treated() => {
+            let mut tale = Tale { news: Some(news), socket: None, _held: held };
+            tokio::task::spawn_local(async move {
+                tunnel.ended().await;
+                tale.end(Ok(()));
+            });
+            Ok(response)
+        }
         Ok(mut response) if news.witness.hear().awaited && !response.body().is_end_stream() => {
             let socket = here.socket.filter(|_| !shared).cloned();
             response.body_mut().watch(Tale { news: Some(news), socket, _held: held });

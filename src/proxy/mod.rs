@@ -22,6 +22,7 @@ mod route;
 mod serve;
 mod site;
 mod tls;
+mod treated;
 pub mod trial;
 mod tunnel;
 mod upstream;

@@ -26,6 +26,7 @@ use super::listen::Setup;
 use super::wait::{Unanswered, answer};
 use super::watchdog::Watchdog;
 use super::worker::LocalExec;
+use crate::fault::Upward;
 use crate::service::{Body, Error, Watch};
 
 /// Idle connections that a worker keeps for one upstream, at most: as many as nginx is usually told to.
@@ -70,6 +71,17 @@ struct Line {
     sender: http1::SendRequest<Body>,
     task: Option<JoinHandle<hyper::Result<()>>>,
     sent: Sent,
+}
+
+impl Line {
+    /// Tells a fault in the body of a request where it goes.
+    fn tell(&self, request: &Request<Body>) {
+        if !request.body().is_end_stream()
+            && let Some(upward) = request.extensions().get::<Upward>()
+        {
+            upward.goes(self.sent.outlet());
+        }
+    }
 }
 
 impl Drop for Line {
@@ -134,6 +146,7 @@ impl Pool {
         hop::for_http1(&mut request);
         if let Some(mut line) = self.take() {
             let again = Again::of(&request, &line.sent);
+            line.tell(&request);
             match answer(&self.watchdog, timeouts, request, |request| line.sender.try_send_request(request)).await {
                 Ok(response) => return Ok(self.lend(line, response, timeouts)),
                 Err(unanswered) => request = once_more(unanswered, || again.and_then(Again::request))?,
@@ -160,6 +173,7 @@ impl Pool {
         let (sender, connection) = handshake.map_err(Error::Broken)?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
         let mut line = Line { sender, task: Some(task), sent };
+        line.tell(&request);
         match answer(&self.watchdog, timeouts, request, |request| line.sender.try_send_request(request)).await {
             Ok(response) => Ok(self.lend(line, response, timeouts)),
             Err(unanswered) => Err(unanswered.error),

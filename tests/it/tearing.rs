@@ -9,7 +9,7 @@ use hyper::body::Frame;
 use pratfall::measure::Note;
 use pratfall::proxy::config::Scheme;
 
-use crate::support::h2::{nothing, pieces, reset_code, whole};
+use crate::support::h2::{H2Client, nothing, pieces, reset_code, whole};
 use crate::support::stage::target;
 use crate::support::{End, H2Origin, Message, Origin, Stage, everybody, get, listener, ok, until, within};
 
@@ -86,6 +86,22 @@ async fn a_body_is_cut_after_exactly_so_many_bytes_and_never_looks_whole() {
         let (came, _, code) = torn_h2(&stage, &fault).await;
         assert_eq!((came.len(), code), (count, Some(h2::Reason::INTERNAL_ERROR)), "HTTP/2");
         assert!(came == body[..count]);
+    }
+}
+
+#[tokio::test]
+async fn on_h2_what_passes_arrives_before_the_reset_however_little_the_caller_takes_at_a_time() {
+    let body = text(300_000);
+    let origin = Origin::answering(lengthy(&body)).await;
+    let stage = Stage::before(origin.address).await;
+    for count in [900, 5000, 70_001, 200_000] {
+        let run = stage.enroll(everybody(&format!("body: {{ cut_after: {count}B }}")));
+        let _injection = run.inject();
+        let caller = H2Client::narrow(stage.address("front"), 1000).await;
+        let request = Request::get("http://shop.example/").body(nothing()).expect("a request");
+        let answer = caller.send(request).await.expect("the head goes out");
+        let (came, _, code) = drain(answer.into_body()).await;
+        assert_eq!((came.len(), code), (count, Some(h2::Reason::INTERNAL_ERROR)));
     }
 }
 
@@ -226,24 +242,21 @@ async fn a_corrupted_body_keeps_its_length_and_is_the_same_again() {
     let body = text(50_000);
     let origin = Origin::answering(lengthy(&body)).await;
     let stage = Stage::before(origin.address).await;
-    let mut run = stage.enroll(everybody("body: { corrupt: 1% }"));
-    let _injection = run.inject();
     let mut others = Vec::new();
     for _ in 0..2 {
-        let answer = stage
-            .front()
-            .await
-            .ask(get("/", "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"))
-            .await;
+        let mut run = stage.enroll(everybody("body: { corrupt: 1% }"));
+        let _injection = run.inject();
+        let trace = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n";
+        let answer = stage.front().await.ask(get("/", trace)).await;
         assert_eq!((answer.end, answer.body.len()), (End::Whole, body.len()));
         let changed = answer.body.iter().zip(&body).enumerate().filter(|(_, (now, then))| now != then);
-        others.push(changed.map(|(at, _)| at).collect::<Vec<_>>());
+        others.push(changed.map(|(at, (now, _))| (at, *now)).collect::<Vec<_>>());
+        run.tally("it met it", |tally| tally.noted(Note::Faulted) == 1 && tally.operations.faulted == 1).await;
     }
-    // 500 expected; five standard deviations are 111.
-    assert!(others.iter().all(|places| places.len().abs_diff(500) < 111), "{} {}", others[0].len(), others[1].len());
-    run.tally("both met it", |tally| tally.noted(Note::Faulted) == 2 && tally.operations.faulted == 2).await;
+    assert!(others[0] == others[1], "the same seed, the same request");
+    // 500 are expected; five standard deviations are 111.
+    assert!(others[0].len().abs_diff(500) < 111, "{}", others[0].len());
 }
-
 #[tokio::test]
 async fn a_replacement_is_announced_with_its_own_length_or_with_a_lie() {
     let coded = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-encoding: br\r\n\r\nhello";
@@ -413,6 +426,32 @@ async fn an_upload_that_is_cut_is_torn_for_both_ends() {
 }
 
 #[tokio::test]
+async fn a_large_upload_is_cut_after_exactly_so_many_bytes_for_a_slow_upstream() {
+    let origin = Origin::scripted(|mut visit| async move {
+        let mut message = visit.head().await.expect("a request");
+        for _ in 0..40 {
+            message.body.extend(visit.wire.exactly(50_000).await);
+            tokio::task::yield_now().await;
+        }
+        let (rest, end) = visit.wire.rest().await;
+        message.body.extend(rest);
+        visit.remember(&Message { end, ..message });
+    })
+    .await;
+    let stage = Stage::before(origin.address).await;
+    let run = stage.enroll(everybody("body: { cut_after: 10MB, direction: request }"));
+    let _injection = run.inject();
+    let body = text(LARGE);
+    let mut caller = stage.front().await;
+    caller.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGE}\r\n\r\n")).await;
+    let _ = caller.try_send(&body).await;
+    origin.until_asked(1).await;
+    let asked = origin.last();
+    assert_eq!((asked.body.len(), asked.end), (10_000_000, End::Fin));
+    assert!(asked.body == body[..10_000_000]);
+}
+
+#[tokio::test]
 async fn who_has_no_body_or_a_shorter_one_met_nothing() {
     let origin = Origin::replying(|asked| match asked.start().as_str() {
         "GET /none HTTP/1.1" => b"HTTP/1.1 204 No Content\r\n\r\n".to_vec(),
@@ -430,4 +469,85 @@ async fn who_has_no_body_or_a_shorter_one_met_nothing() {
         let tally = run.tally("both are spared", |tally| tally.noted(Note::SparedNoBody) == 2).await;
         assert_eq!((tally.noted(Note::Faulted), tally.operations.faulted), (0, 0), "{fault}");
     }
+}
+
+const ASKING: &str = "GET /chat HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
+
+/// Switches, says three messages and a ping, and then back what it hears.
+async fn websocket() -> Origin {
+    Origin::scripted(|mut visit| async move {
+        visit.request().await;
+        visit.wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n").await;
+        visit.wire.send(b"\x81\x03one\x89\x01p\x01\x01t\x80\x02wo").await;
+        while let Some(word) = visit.wire.some().await {
+            visit.wire.send(word).await;
+        }
+        visit.wire.finish().await;
+        visit.ended().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_websocket_ends_behind_its_messages_for_both_ends() {
+    let origin = websocket().await;
+    let stage = Stage::before(origin.address).await;
+    for (n, (how, end)) in
+        [("reset", End::Reset), ("close", End::Fin), ("hang, for: 5ms", End::Fin)].into_iter().enumerate()
+    {
+        for (count, passes) in [(1, &b"\x81\x03one"[..]), (2, b"\x81\x03one\x89\x01p\x01\x01t\x80\x02wo")] {
+            let mut run = stage.enroll(everybody(&format!("drop: {{ how: {how}, at: {{ messages: {count} }} }}")));
+            let _injection = run.inject();
+            let mut caller = stage.front().await;
+            caller.send(ASKING).await;
+            assert_eq!(caller.head().await.expect("an answer").status(), 101);
+            assert_eq!(caller.rest().await, (passes.to_vec(), end), "{how}");
+            run.tally("it met it", |tally| tally.noted(Note::Faulted) == 1).await;
+        }
+        until("no tunnel is left", || stage.proxy.connections() == 0).await;
+        assert_eq!(origin.connections(), 2 * (n + 1));
+    }
+}
+
+#[tokio::test]
+async fn a_tunnel_that_is_slowed_still_passes_everything_both_ways_and_each_end() {
+    let origin = websocket().await;
+    let stage = Stage::before(origin.address).await;
+    let first = b"\x81\x03one\x89\x01p\x01\x01t\x80\x02wo";
+    for (fault, told) in [
+        ("throttle: { rate: 10KB/s }", Note::Faulted),
+        ("throttle: { rate: 10KB/s, direction: request }", Note::Faulted),
+        ("body: { stall_after: 3B, for: 5ms }", Note::Faulted),
+        ("latency: { delay: 1ms, per: chunk }", Note::Faulted),
+        ("body: { replace: another }", Note::SparedNoBody),
+        ("drop: { how: reset, at: { events: 1 } }", Note::SparedNoBody),
+    ] {
+        let mut run = stage.enroll(everybody(fault));
+        let _injection = run.inject();
+        let mut caller = stage.front().await;
+        caller.send(ASKING).await;
+        assert_eq!(caller.head().await.expect("an answer").status(), 101);
+        assert_eq!(caller.exactly(first.len()).await, first, "{fault}");
+        caller.send("hello").await;
+        assert_eq!(caller.exactly(5).await, b"hello", "{fault}");
+        caller.finish().await;
+        assert_eq!(caller.rest().await, (vec![], End::Fin), "{fault}");
+        run.tally("it is told at the end", |tally| tally.noted(told) == 1).await;
+        assert_eq!(run.trial.held(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_stalled_tunnel_goes_on_when_the_fault_goes() {
+    let origin = websocket().await;
+    let stage = Stage::before(origin.address).await;
+    let run = stage.enroll(everybody("body: { stall_after: 2B }"));
+    let injection = run.inject();
+    let mut caller = stage.front().await;
+    caller.send(ASKING).await;
+    assert_eq!(caller.head().await.expect("an answer").status(), 101);
+    caller.exactly(2).await;
+    assert!(caller.is_silent() && run.trial.held() == 1);
+    drop(injection);
+    assert_eq!(caller.exactly(3).await, b"one");
 }
