@@ -64,7 +64,7 @@ impl Moment {
                 None
             }
             Self::Chunks(left) => {
-                *left -= u64::from(!piece.is_empty());
+                *left = left.saturating_sub(u64::from(!piece.is_empty()));
                 (*left == 0).then_some(piece.len())
             }
             Self::Events(events) => events.find(piece),
@@ -128,7 +128,7 @@ impl Events {
     /// An event is over; whether it was the last to pass.
     fn ends(&mut self) -> bool {
         self.event = false;
-        self.left -= 1;
+        self.left = self.left.saturating_sub(1);
         self.left == 0
     }
 }
@@ -162,7 +162,7 @@ impl Messages {
             }
             if self.length == 0 {
                 self.known = 0;
-                self.left -= 1;
+                self.left = self.left.saturating_sub(1);
                 if self.left == 0 {
                     return Some(at);
                 }
@@ -206,7 +206,7 @@ impl Frames {
                 self.known = 0;
                 let (last, control) = (self.head[0] & 0x80 != 0, self.head[0] & 0x08 != 0);
                 if last && !control {
-                    self.left -= 1;
+                    self.left = self.left.saturating_sub(1);
                     if self.left == 0 {
                         return Some(at);
                     }

@@ -47,6 +47,14 @@ impl Sent {
     }
 }
 
+impl Record {
+    /// Notes whether all of it went.
+    fn wrote(&mut self, length: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.unwritten = !matches!(written, Poll::Ready(Ok(written)) if written == length);
+        written
+    }
+}
+
 /// A request that may be sent again.
 #[derive(Debug)]
 pub(super) struct Again(Sent);
@@ -117,11 +125,6 @@ impl Carrier {
     pub(super) fn reset(&self) {
         self.stream.reset();
     }
-
-    fn note(&self, length: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        self.sent.record().unwritten = !matches!(written, Poll::Ready(Ok(written)) if written == length);
-        written
-    }
 }
 
 impl AsyncRead for Carrier {
@@ -131,8 +134,9 @@ impl AsyncRead for Carrier {
 }
 
 impl AsyncWrite for Carrier {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let mut record = self.sent.record();
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { stream, sent } = self.get_mut();
+        let mut record = sent.record();
         if record.awaited {
             record.awaited = false;
             // hyper offers a head without a body in one piece.
@@ -140,9 +144,7 @@ impl AsyncWrite for Carrier {
                 record.head.extend_from_slice(buf);
             }
         }
-        drop(record);
-        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
-        self.note(buf.len(), written)
+        record.wrote(buf.len(), Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -153,8 +155,10 @@ impl AsyncWrite for Carrier {
         wire::together(bufs, |one| match one {
             Some(one) => self.as_mut().poll_write(cx, one),
             None => {
-                let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-                self.note(bufs.iter().map(|buf| buf.len()).sum(), written)
+                let Self { stream, sent } = self.as_mut().get_mut();
+                let length = bufs.iter().map(|buf| buf.len()).sum();
+                let written = Pin::new(stream).poll_write_vectored(cx, bufs);
+                sent.record().wrote(length, written)
             }
         })
     }

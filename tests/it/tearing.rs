@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use pratfall::measure::Note;
 use pratfall::proxy::config::Scheme;
+use pratfall::units::Span;
 
 use crate::support::h2::{H2Client, nothing, pieces, reset_code, whole};
 use crate::support::stage::target;
@@ -348,6 +349,46 @@ async fn a_caller_that_leaves_a_stalled_body_frees_the_upstream() {
     origin.until_ended(1).await;
     run.tally("it left", |tally| tally.operations.left_after_ms.len() == 1).await;
     until("nobody is held", || run.trial.held() == 0).await;
+}
+
+#[tokio::test]
+async fn on_h2_a_caller_that_resets_a_stalled_stream_frees_the_upstream() {
+    let origin = Origin::scripted(|mut visit| async move {
+        visit.request().await;
+        visit.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nhello").await;
+        visit.ended().await;
+    })
+    .await;
+    let stage = Stage::before(origin.address).await;
+    let mut run = stage.enroll(everybody("drop: { how: hang, at: headers }"));
+    let _injection = run.inject();
+    let caller = stage.h2("front").await;
+    let request = Request::get("http://shop.example/").body(nothing()).expect("a request");
+    let answer = caller.send(request).await.expect("the head goes out");
+    assert_eq!((answer.status(), run.trial.held()), (200.try_into().expect("a status"), 1));
+    drop(answer);
+    origin.until_ended(1).await;
+    run.tally("it left", |tally| tally.operations.left_after_ms.len() == 1).await;
+    assert_eq!(run.trial.held(), 0);
+}
+
+#[tokio::test]
+async fn what_is_held_on_purpose_does_not_run_into_the_timeouts_of_the_listener() {
+    let origin = Origin::well().await;
+    let mut front = listener("front", origin.address);
+    (front.timeouts.response, front.timeouts.body_stall) = (Span::millis(200), Span::millis(10));
+    let stage = Stage::start(vec![front], 1).await;
+    let upload = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello";
+    for fault in [
+        "body: { stall_after: 2B, for: 700ms, direction: request }",
+        "body: { stall_after: 2B, for: 100ms }",
+        "latency: { delay: 100ms, per: chunk }",
+    ] {
+        let run = stage.enroll(everybody(fault));
+        let _injection = run.inject();
+        assert_eq!(stage.front().await.ask(upload).await.text(), "hello", "{fault}");
+        assert_eq!(origin.last().text(), "hello");
+    }
 }
 
 #[tokio::test]
