@@ -199,10 +199,15 @@ pub(super) fn with(kept: usize, hint: SizeHint) -> SizeHint {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
     use http::Version;
+    use http_body_util::BodyExt;
     use tokio_util::sync::CancellationToken;
 
     use super::super::stream::stage::{Came, Pieces, through, through_typed};
+    use super::super::{Draw, Outlet};
     use super::*;
 
     const CUT: &str = r#"{"body":{"cut_after":"4B"}}"#;
@@ -284,5 +289,30 @@ mod tests {
         stop.cancel();
         let came = through(CUT, Pieces::of(&["abc", "def"]), Version::HTTP_11, stop).await;
         assert!(came.text() == "abcdef" && came.end.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cut_waits_for_what_was_given_to_leave_and_not_for_ever_where_others_keep_the_way_full() {
+        for (shared, leaves, end) in [(false, 60, 60), (true, 3, 3), (true, 60, 5)] {
+            let left = Arc::new(AtomicBool::new(false));
+            let seen = left.clone();
+            let setting = Setting {
+                stop: CancellationToken::new(),
+                witness: None,
+                outlet: Some(Outlet::new(move || seen.load(Relaxed))),
+                shared,
+                draw: Draw(0),
+            };
+            let tear = Tear { at: Moment::bytes(1), hang: None, cut: Some(Cut::Reset) };
+            let mut body = Torn::new(Body::faulted(Pieces::of(&["abc"])), tear, &HeaderMap::new(), setting);
+            assert!(body.frame().await.is_some_and(|frame| frame.is_ok_and(|frame| frame.is_data())));
+            let start = Instant::now();
+            let cut = async { (body.frame().await.is_some_and(|frame| frame.is_err()), start.elapsed().as_secs()) };
+            let (cut, ()) = tokio::join!(cut, async {
+                sleep(Duration::from_secs(leaves)).await;
+                left.store(true, Relaxed);
+            });
+            assert_eq!(cut, (true, end), "{shared} {leaves}");
+        }
     }
 }

@@ -19,6 +19,7 @@ mod peers;
 mod refusing;
 mod releasing;
 mod reloading;
+mod slowing;
 mod smuggling;
 mod support;
 mod tearing;
