@@ -68,7 +68,7 @@ pub enum Note {
     Eligible,
     /// A call met the fault.
     Faulted,
-    /// Spared: its operation arrived while the fault was on, and it was off by then.
+    /// Spared: its operation arrived while the fault was on, and it was off by then, or before its body came to the fault.
     SparedEnded,
     /// Spared: another call was meant.
     SparedNoMatch,

@@ -78,7 +78,7 @@ pub(super) async fn meet(
         }
     };
     if injecting.on.faults.iter().all(Fault::meets_bodies) {
-        news.bodies = Some(trial.clone());
+        news.bodies = Some((trial.clone(), injecting.on.clone()));
     } else {
         recorder.note(Note::Faulted);
     }
@@ -120,7 +120,13 @@ pub(super) async fn meet(
         }
         Ok(mut response) if news.witness.hear().awaited && !response.body().is_end_stream() => {
             let socket = here.socket.filter(|_| !shared).cloned();
-            response.body_mut().watch(Tale { news: Some(news), socket, _held: held });
+            let mut tale = Tale { news: Some(news), socket, _held: held };
+            // What a fault made up is known by its head.
+            if response.extensions().get::<Injected>().is_some() {
+                let met = Met::Error(response.status().as_u16());
+                tale.news.take().into_iter().for_each(|news| news.tell(met));
+            }
+            response.body_mut().watch(tale);
             Ok(response)
         }
         result => {
@@ -207,7 +213,7 @@ struct News {
     unsafe_method: bool,
     witness: Witness,
     /// Where bodies alone meet the fault: only what they met counts, and is known when they end.
-    bodies: Option<Arc<Trial>>,
+    bodies: Option<(Arc<Trial>, Arc<Injecting>)>,
     told: bool,
 }
 
@@ -245,12 +251,14 @@ impl News {
 
     fn say(&mut self, met: Met) {
         self.told = true;
-        if let Some(trial) = &self.bodies {
+        if let Some((trial, on)) = &self.bodies {
+            self.recorder.note(match met {
+                Met::Nothing if on.stop.is_cancelled() => Note::SparedEnded,
+                Met::Nothing => Note::SparedNoBody,
+                _ => Note::Faulted,
+            });
             if met == Met::Nothing {
                 trial.faults_left.fetch_add(1, Ordering::Relaxed);
-                self.recorder.note(Note::SparedNoBody);
-            } else {
-                self.recorder.note(Note::Faulted);
             }
         }
         let Self { op, call, unsafe_method, .. } = *self;

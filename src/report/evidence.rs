@@ -239,6 +239,7 @@ fn spared(reason: &str, number: u64) -> String {
         "attempts" => "a later attempt than those that were asked for",
         "limit" => "as many were held as may be",
         "budget" => "the budget of faults was spent",
+        "no_body" => "had no body for the fault to meet, or a shorter one",
         other => other,
     };
     format!("{} ({})", words::count(number), line(why, NAME))

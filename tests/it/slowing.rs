@@ -32,6 +32,45 @@ async fn a_stalled_body_goes_on_when_the_fault_goes() {
 }
 
 #[tokio::test]
+async fn a_body_that_had_not_come_to_its_cut_when_the_fault_goes_is_spared() {
+    let (go, gone) = tokio::sync::watch::channel(false);
+    let origin = Origin::scripted(move |mut visit| {
+        let mut gone = gone.clone();
+        async move {
+            visit.request().await;
+            visit.wire.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhello").await;
+            gone.wait_for(|go| *go).await.expect("the test waits");
+            visit.wire.send("world").await;
+        }
+    })
+    .await;
+    let stage = Stage::before(origin.address).await;
+    let mut run = stage.enroll(everybody("drop: { how: reset, at: { bytes: 7B } }"));
+    let injection = run.inject();
+    let mut caller = stage.front().await;
+    caller.send(get("/", "")).await;
+    caller.head().await.expect("the head goes out");
+    assert_eq!(caller.exactly(5).await, b"hello");
+    drop(injection);
+    go.send(true).expect("the origin waits");
+    assert_eq!(caller.exactly(5).await, b"world");
+    let tally = run.tally("it is spared", |tally| tally.noted(Note::SparedEnded) == 1).await;
+    assert_eq!((tally.noted(Note::Faulted), tally.operations.faulted), (0, 0));
+}
+
+#[tokio::test]
+async fn an_error_that_is_slowed_is_still_an_error() {
+    let origin = Origin::well().await;
+    let stage = Stage::before(origin.address).await;
+    let mut run = stage.enroll(everybody("throttle: { rate: 1KiB/s } }, { error: { status: 503, body: asleep }"));
+    let _injection = run.inject();
+    let answer = stage.front().await.ask(get("/", "")).await;
+    assert_eq!((answer.status(), answer.text().as_str()), (503, "asleep"));
+    assert!(answer.field("x-pratfall").is_some());
+    run.tally("it met an error", |tally| tally.operations.exposed().any(|operation| operation.errors == 1)).await;
+}
+
+#[tokio::test]
 async fn a_slow_body_comes_at_once_when_the_fault_goes() {
     let body = text(200_000);
     let origin = Origin::answering(lengthy(&body)).await;
