@@ -68,7 +68,9 @@ impl Treatment {
             What::Tear(tear) => Body::faulted(Torn::new(inner, tear, headers, setting)),
             What::Pace(pace) => Body::faulted(Paced::new(inner, pace, setting)),
             What::Corrupt(share) => Body::faulted(Corrupt::new(inner, share, setting)),
-            What::Replace { text, honest } => Body::faulted(Replace::new(inner, text, honest, headers, setting)),
+            What::Replace { text, honest } => {
+                Body::faulted(Replace::new(inner, text, honest, self.direction, headers, setting))
+            }
         };
     }
 

@@ -204,6 +204,28 @@ async fn an_upload_is_slowed_and_changed_on_its_way_up() {
 }
 
 #[tokio::test]
+async fn an_upload_that_is_replaced_is_read_to_its_end_and_its_connection_is_kept() {
+    let origin = Origin::well().await;
+    let stage = Stage::before(origin.address).await;
+    let body = text(LARGE);
+    for (fault, came) in [("replace: another", "another"), ("replace: '', honest_length: false", "")] {
+        let run = stage.enroll(everybody(&format!("body: {{ {fault}, direction: request }}")));
+        let injection = run.inject();
+        let mut caller = stage.front().await;
+        caller.send(format!("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: {LARGE}\r\n\r\n")).await;
+        caller.send(&body).await;
+        if came.is_empty() {
+            assert_eq!(caller.rest().await, (vec![], End::Fin), "a lie tears it for both ends");
+            continue;
+        }
+        assert_eq!(caller.answer(false).await.text(), "hello");
+        assert_eq!(origin.last().text(), came);
+        drop(injection);
+        assert_eq!(caller.ask(get("/", "")).await.text(), "hello", "the next on the same connection");
+    }
+}
+
+#[tokio::test]
 async fn an_upload_that_is_cut_is_torn_for_both_ends() {
     let origin = Origin::scripted(|mut visit| async move { while visit.request().await.is_some() {} }).await;
     let stage = Stage::before(origin.address).await;
