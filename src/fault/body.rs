@@ -4,10 +4,16 @@
 //! - body: { cut_after: 10KiB }
 //! ```
 
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::moment::Moment;
+use super::pace::Pace;
+use super::stream::Treatment;
+use super::tear::Tear;
 use super::{Direction, Sheet};
+use crate::service::Cut;
 use crate::units::{ByteSize, Percent, Span};
 
 /// What happens to the body: exactly one of `cut_after`, `stall_after`, `corrupt`, `replace` or `drip` is written.
@@ -58,5 +64,26 @@ impl Body {
     /// Whose body it is.
     pub fn direction(&self) -> Direction {
         self.direction.unwrap_or(Direction::Response)
+    }
+
+    /// What it does to a body; nothing where nothing is written, which was refused with the document.
+    pub(super) fn treatment(&self) -> Option<Treatment> {
+        let direction = self.direction();
+        if let Some(size) = self.cut_after {
+            let tear = Tear { at: Moment::bytes(size.get()), hang: None, cut: Some(Cut::Close) };
+            return Some(Treatment::tear(direction, tear));
+        }
+        if let Some(size) = self.stall_after {
+            let tear = Tear { at: Moment::bytes(size.get()), hang: Some(self.hold.map(Span::get)), cut: None };
+            return Some(Treatment::tear(direction, tear));
+        }
+        if let Some(share) = self.corrupt {
+            return Some(Treatment::corrupt(direction, share.ratio()));
+        }
+        if let Some(gap) = self.drip {
+            return Some(Treatment::pace(direction, Pace::Drip(gap.get())));
+        }
+        let text = self.replace.clone()?;
+        Some(Treatment::replace(direction, Bytes::from(text), self.honest_length.unwrap_or(true)))
     }
 }

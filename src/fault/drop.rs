@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
 use super::hold::{Held, Hold};
-use super::{Arrived, Sheet, Witness};
+use super::moment::Moment;
+use super::stream::Treatment;
+use super::tear::Tear;
+use super::{Arrived, Direction, Sheet, Witness};
 use crate::service::Cut;
 use crate::units::{ByteSize, Span};
 
@@ -58,15 +61,15 @@ pub enum How {
 pub enum At {
     /// As soon as the request is there.
     Request,
-    /// After the head of the answer.
+    /// After the head of the answer, and before the first byte of its body.
     Headers,
     /// After so many bytes of the answer's body.
     Bytes(ByteSize),
-    /// After so many chunks.
+    /// After so many pieces of the answer's body, as they come: chunks on HTTP/1, DATA frames on HTTP/2.
     Chunks(u64),
-    /// After so many server-sent events.
+    /// After so many server-sent events; what ends with an empty line, comments left out.
     Events(u64),
-    /// After so many WebSocket or gRPC messages.
+    /// After so many gRPC messages of the answer, or WebSocket messages of the upstream.
     Messages(u64),
 }
 
@@ -86,22 +89,28 @@ pub(super) const SHEET: Sheet = Sheet {
 };
 
 impl Drop {
-    /// Why this drop cannot be injected by this version, where it cannot.
-    pub(super) fn not_yet(&self) -> Option<String> {
-        let written = match (self.how, self.at) {
-            (_, Some(at)) if at != At::Request => "`at` later than the request",
-            _ => return None,
+    /// What it does to the answer's body, where its moment is later than the request.
+    pub(super) fn tear(&self) -> Option<Treatment> {
+        let at = match self.at? {
+            At::Request => return None,
+            At::Headers => Moment::bytes(0),
+            At::Bytes(size) => Moment::bytes(size.get()),
+            At::Chunks(count) => Moment::chunks(count),
+            At::Events(count) => Moment::events(count),
+            At::Messages(count) => Moment::messages(count),
         };
-        Some(format!(
-            "a drop with {written} is read but not injected by this version; write `how: reset`, `close` or `hang`"
-        ))
+        let hang = (self.how == How::Hang).then(|| self.hold.map(Span::get));
+        Some(Treatment::tear(Direction::Response, Tear { at, hang, cut: Some(self.cut()) }))
     }
 
-    /// The layer that injects it.
+    fn cut(&self) -> Cut {
+        if self.how == How::Reset { Cut::Reset } else { Cut::Close }
+    }
+
+    /// The layer that injects it at the request.
     pub fn layer(&self) -> DropLayer {
-        let cut = if self.how == How::Reset { Cut::Reset } else { Cut::Close };
         let hang = (self.how == How::Hang).then(|| self.hold.map(Span::get));
-        DropLayer { cut, hang, stop: CancellationToken::new() }
+        DropLayer { cut: self.cut(), hang, stop: CancellationToken::new() }
     }
 }
 

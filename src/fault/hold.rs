@@ -41,6 +41,12 @@ pub struct Testimony {
     pub met: bool,
     /// A fault that does not meet every call passed this one by.
     pub spared: Option<Spared>,
+    /// A body is on its way that may still meet the fault.
+    pub awaited: bool,
+    /// A body was changed or slowed.
+    pub changed: bool,
+    /// A body was broken off.
+    pub torn: bool,
 }
 
 /// Why a fault passes a call by that it was meant for.
@@ -65,6 +71,17 @@ impl Witness {
     /// What has been told so far.
     pub fn hear(&self) -> Testimony {
         *self.lock()
+    }
+
+    /// Whether the call is held at this moment.
+    pub fn holds(&self) -> bool {
+        let Testimony { asked, waited, released, .. } = self.hear();
+        asked.is_some() && waited.is_none() && !released
+    }
+
+    /// Tells something.
+    pub(super) fn tell(&self, news: impl FnOnce(&mut Testimony)) {
+        news(&mut self.lock());
     }
 
     /// A fault that does not meet every call met this one.

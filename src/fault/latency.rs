@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service};
 
 use super::hold::Hold;
+use super::pace::Pace;
 use super::shape::{Histogram, Shape};
+use super::stream::Treatment;
 use super::{Arrived, Direction, Draw, Sheet, Witness};
 use crate::units::Span;
 
@@ -82,7 +84,7 @@ pub enum Distribution {
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Per {
-    /// Each chunk of the body.
+    /// Each chunk of the body, the answer's where no direction is written.
     Chunk,
 }
 
@@ -109,10 +111,18 @@ impl Latency {
 
     /// Why this latency cannot be injected by this version, where it cannot.
     pub(super) fn not_yet(&self) -> Option<String> {
-        let written = self.per.map(|Per::Chunk| "`per: chunk`")?;
+        (self.per.is_some() && self.delay.is_none()).then_some(())?;
+        let written = "`per: chunk` without `delay`";
         Some(format!(
             "a latency with {written} is read but not injected by this version; leave it out to hold the whole request"
         ))
+    }
+
+    /// What it does to a body, where each chunk is held: the answer's unless the request's is meant.
+    pub(super) fn per_chunk(&self) -> Option<Treatment> {
+        self.per?;
+        let pace = Pace::Chunk { delay: self.delay?.get(), jitter: self.jitter.unwrap_or_default().get() };
+        Some(Treatment::pace(self.direction.unwrap_or(Direction::Response), pace))
     }
 
     /// The layer that injects it; `salt` tells its draws from those of other faults around the same call.

@@ -2,6 +2,7 @@
 
 mod accept;
 pub mod body;
+mod corrupt;
 pub mod drop;
 pub mod duplicate;
 pub mod error;
@@ -10,12 +11,19 @@ pub mod grpc;
 pub mod headers;
 pub mod hold;
 pub mod latency;
+mod moment;
+mod outlet;
 pub mod overload;
+mod pace;
+mod replace;
 mod shape;
 mod sheet;
 mod stack;
+mod stream;
+mod tear;
 pub mod throttle;
 pub mod tls;
+mod tunnel;
 
 use std::fmt::Write;
 
@@ -30,12 +38,14 @@ pub use self::error::ErrorAnswer;
 pub use self::headers::Headers;
 pub use self::hold::{Arrived, Release, Spared, Testimony, Witness};
 pub use self::latency::Latency;
+pub use self::outlet::{Outlet, Upward};
 pub use self::overload::Overload;
 pub use self::shape::Histogram;
 pub use self::sheet::Sheet;
 pub use self::stack::{Draw, Injected, Once, stack};
 pub use self::throttle::Throttle;
 pub use self::tls::Tls;
+pub use self::tunnel::Tunnel;
 
 /// The closed list of faults, as documents write them: `- latency: { delay: 250ms }`.
 #[derive(Clone, Debug, Deserialize, JsonSchema, PartialEq, Serialize)]

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tower::{Layer, Service, ServiceExt};
 
 use super::overload::Taken;
+use super::stream::Treatment;
 use super::{Duplicate, Fault, Spared};
 use crate::service::{Body, Error};
 
@@ -21,11 +22,16 @@ pub struct Draw(pub u64);
 impl Draw {
     /// Uniform in [0, 1), another one for every salt.
     pub fn uniform(self, salt: u64) -> f64 {
+        crate::chance::unit(self.bits(salt))
+    }
+
+    /// 64 uniform bits, others for every salt.
+    pub(super) fn bits(self, salt: u64) -> u64 {
         // splitmix64 (Steele, Lea and Flood 2014): one round spreads neighbouring inputs over all bits.
         let mut z = self.0.wrapping_add(salt.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        crate::chance::unit(z ^ (z >> 31))
+        z ^ (z >> 31)
     }
 }
 
@@ -38,9 +44,7 @@ impl Fault {
     pub fn not_yet(&self) -> Option<String> {
         match self {
             Self::Latency(latency) => latency.not_yet(),
-            Self::Drop(drop) => drop.not_yet(),
-            Self::Error(_) | Self::Headers(_) | Self::Duplicate(_) | Self::Overload(_) | Self::Tls(_) => None,
-            _ => Some(format!("`{}` is read but not injected by this version", self.kind())),
+            _ => None,
         }
     }
 
@@ -58,7 +62,7 @@ impl Fault {
 
     /// Whether every call that gets here meets it; else it says to the call's [`Witness`](super::Witness) which did.
     pub fn meets_every_call(&self) -> bool {
-        !matches!(self, Self::Duplicate(_) | Self::Overload(_))
+        !matches!(self, Self::Duplicate(_) | Self::Overload(_)) && !self.meets_bodies()
     }
 
     /// Why this fault passes a call with this head by, where it does.
@@ -69,8 +73,27 @@ impl Fault {
         }
     }
 
+    /// What it does to a body on its way, if that is what it does.
+    pub(super) fn treatment(&self) -> Option<Treatment> {
+        match self {
+            Self::Latency(latency) => latency.per_chunk(),
+            Self::Drop(drop) => drop.tear(),
+            Self::Body(body) => body.treatment(),
+            Self::Throttle(throttle) => Some(throttle.treatment()),
+            _ => None,
+        }
+    }
+
+    /// Whether it meets bodies on their way and nothing else: a call without a body has not met it.
+    pub fn meets_bodies(&self) -> bool {
+        self.treatment().is_some()
+    }
+
     /// Puts this fault around an upstream, for one call; `salt` tells it from the others around the same call.
     fn wrap(&self, inner: Once, salt: u64, stop: &CancellationToken) -> Once {
+        if let Some(treatment) = self.treatment() {
+            return Once::new(treatment.layer(salt).until(stop.clone()).layer(inner));
+        }
         match self {
             Self::Latency(latency) => Once::new(latency.layer(salt).until(stop.clone()).layer(inner)),
             Self::Error(error) => Once::new(error.layer().layer(inner)),

@@ -7,6 +7,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::pace::Pace;
+use super::stream::Treatment;
 use super::{Direction, Sheet};
 use crate::units::Throughput;
 
@@ -33,5 +35,10 @@ impl Throttle {
     /// Whose body it is.
     pub fn direction(&self) -> Direction {
         self.direction.unwrap_or(Direction::Response)
+    }
+
+    /// What it does to a body.
+    pub(super) fn treatment(&self) -> Treatment {
+        Treatment::pace(self.direction(), Pace::Rate(self.rate.per_second()))
     }
 }

@@ -43,7 +43,7 @@ pub enum Met {
     Cut,
     /// It was answered, and its connection ended behind the answer.
     SentAway,
-    /// Something on its way was changed, and it went on.
+    /// Something on its way was changed or slowed, and it was not cut off.
     Changed,
     /// It was held, and waited to the end.
     Waited {

@@ -89,7 +89,7 @@ pub enum Note {
     Eligible,
     /// A call met the fault.
     Faulted,
-    /// Spared: its operation arrived while the fault was on, and it was off by then.
+    /// Spared: its operation arrived while the fault was on, and it was off by then, or before its body came to the fault.
     SparedEnded,
     /// Spared: another call was meant.
     SparedNoMatch,
@@ -111,11 +111,13 @@ pub enum Note {
     SparedTooLarge,
     /// Spared: the overload that is injected takes it.
     SparedBelowLimit,
+    /// Spared: it had no body for the fault to meet, or a shorter one.
+    SparedNoBody,
 }
 
 impl Note {
     /// All notes, in the order of their counters.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Unkeyed,
         Self::NoRoom,
         Self::NoId,
@@ -142,6 +144,7 @@ impl Note {
         Self::SparedNotRepeatable,
         Self::SparedTooLarge,
         Self::SparedBelowLimit,
+        Self::SparedNoBody,
     ];
 
     /// What carried the arm of a call, in the words of reports and metrics.
@@ -170,6 +173,7 @@ impl Note {
             Self::SparedNotRepeatable => "not_repeatable",
             Self::SparedTooLarge => "too_large",
             Self::SparedBelowLimit => "below_limit",
+            Self::SparedNoBody => "no_body",
             _ => return None,
         })
     }

@@ -14,6 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::connect::Stream;
 use super::wire;
+use crate::fault::Outlet;
 use crate::service::Body;
 
 /// Longer heads are not kept.
@@ -29,12 +30,28 @@ pub(super) struct Sent(Arc<Mutex<Record>>);
 #[derive(Debug, Default)]
 struct Record {
     awaited: bool,
+    /// The socket has not taken all that was written last.
+    unwritten: bool,
     head: Vec<u8>,
 }
 
 impl Sent {
+    /// The way out of a connection.
+    pub(super) fn outlet(&self) -> Outlet {
+        let sent = self.clone();
+        Outlet::new(move || !sent.record().unwritten)
+    }
+
     fn record(&self) -> MutexGuard<'_, Record> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    /// Notes whether all of it went.
+    fn wrote(&mut self, length: usize, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        self.unwritten = !matches!(written, Poll::Ready(Ok(written)) if written == length);
+        written
     }
 }
 
@@ -117,8 +134,9 @@ impl AsyncRead for Carrier {
 }
 
 impl AsyncWrite for Carrier {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let mut record = self.sent.record();
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let Self { stream, sent } = self.get_mut();
+        let mut record = sent.record();
         if record.awaited {
             record.awaited = false;
             // hyper offers a head without a body in one piece.
@@ -126,8 +144,7 @@ impl AsyncWrite for Carrier {
                 record.head.extend_from_slice(buf);
             }
         }
-        drop(record);
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        record.wrote(buf.len(), Pin::new(stream).poll_write(cx, buf))
     }
 
     fn poll_write_vectored(
@@ -137,7 +154,12 @@ impl AsyncWrite for Carrier {
     ) -> Poll<io::Result<usize>> {
         wire::together(bufs, |one| match one {
             Some(one) => self.as_mut().poll_write(cx, one),
-            None => Pin::new(&mut self.stream).poll_write_vectored(cx, bufs),
+            None => {
+                let Self { stream, sent } = self.as_mut().get_mut();
+                let length = bufs.iter().map(|buf| buf.len()).sum();
+                let written = Pin::new(stream).poll_write_vectored(cx, bufs);
+                sent.record().wrote(length, written)
+            }
         })
     }
 

@@ -76,6 +76,16 @@ impl FaultBudget {
         allowed
     }
 
+    /// A fault that was spent on a caller, and did not meet it after all. What a rate allowed is gone with its moment.
+    pub(super) fn give_back(&self, caller: IpAddr) {
+        self.left.fetch_add(1, Ordering::Relaxed);
+        let Some(bounds) = &self.bounds else { return };
+        let mut bounds = bounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(met) = bounds.callers.as_mut().and_then(|callers| callers.met.get_mut(&caller.to_canonical())) {
+            *met = met.saturating_sub(1);
+        }
+    }
+
     fn take(&self) -> bool {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
     }

@@ -1,11 +1,12 @@
 //! A treated call meets the fault, or is spared for a reason that is counted.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{CONNECTION, HeaderValue};
+use http::header::{CONNECTION, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -14,11 +15,12 @@ use tower::{Service, ServiceExt, service_fn};
 use super::answer::MARK;
 use super::fail_open::{self, Kept};
 use super::injecting::Injecting;
-use super::trial::{Here, Next, Trial};
-use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Spared, Testimony, Witness};
+use super::trial::{Held, Here, Next, Trial};
+use super::wire::Socket;
+use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Outlet, Spared, Testimony, Tunnel, Witness};
 use crate::measure::operation::{Event, Met};
 use crate::measure::{Arm, Note, Phase, Recorder};
-use crate::service::{Body, Error, Origin};
+use crate::service::{Body, Cut, Error, Origin, Watch};
 
 /// How often the same call of an operation was seen. Bounded: the oldest half is forgotten when it is full.
 #[derive(Debug, Default)]
@@ -63,7 +65,7 @@ pub(super) async fn meet(
         call,
         unsafe_method: !request.method().is_safe(),
         witness: Witness::default(),
-        certain: true,
+        uncertain: None,
         told: false,
     };
     let injecting = match trial.guarded(|| Some(chosen(here, trial, recorder, op, call, &request))) {
@@ -79,20 +81,29 @@ pub(super) async fn meet(
         }
     };
     let Chosen { on, attempt } = injecting;
-    news.certain = on.sends_away || on.calls.iter().any(Fault::meets_every_call);
-    if news.certain {
+    if on.sends_away || on.calls.iter().any(Fault::meets_every_call) {
         recorder.note(Note::Faulted);
         trial.meets(on.kinds());
+    } else {
+        news.uncertain = Some(Uncertain { trial: trial.clone(), on: on.clone(), caller: here.caller });
     }
-    let _held = trial.hold();
+    let held = trial.hold();
     let draw = Draw(draw(trial, op, call, attempt));
     news.witness = Witness::in_turn(on.release.clone(), draw.uniform(RELEASE));
     let (version, unread) = (request.version(), !request.body().is_end_stream());
+    let (shared, upgrades) = (version >= Version::HTTP_2, request.headers().contains_key(UPGRADE));
     let (kept, mut request) = Kept::of(request);
     let extensions = request.extensions_mut();
     extensions.insert(Arrived(Instant::now()));
     extensions.insert(draw);
     extensions.insert(news.witness.clone());
+    let tunnel = Tunnel::default();
+    if upgrades {
+        extensions.insert(tunnel.clone());
+    }
+    if let Some(socket) = here.socket.cloned() {
+        extensions.insert(Outlet::new(move || if shared { socket.has_taken_all() } else { socket.has_let_all_go() }));
+    }
     let (called, onward, run) = (kept.called(), next.clone(), trial.clone());
     let upstream = service_fn(move |mut request| {
         called.now(&run, &mut request);
@@ -101,7 +112,7 @@ pub(super) async fn meet(
     let faulted = fail_open::caught(trial, async {
         fault::stack(&on.calls, Once::new(upstream), &on.stop).ready().await?.call(request).await
     });
-    let result = match here.socket.filter(|_| unread && version < Version::HTTP_2) {
+    let result = match here.socket.filter(|_| unread && !shared) {
         Some(socket) => tokio::select! {
             biased;
             result = faulted => result,
@@ -125,15 +136,36 @@ pub(super) async fn meet(
             send_away(here, version, response);
         }
     }
-    let met = if on.calls.is_empty() { Met::SentAway } else { news.met(&result) };
-    if !news.certain {
-        let noted = news.noted();
-        if noted == Note::Faulted {
-            trial.meets(on.kinds());
+    let result = match result {
+        result if on.calls.is_empty() => {
+            news.tell(Met::SentAway);
+            result
         }
-        recorder.note(noted);
-    }
-    news.tell(met);
+        Ok(response) if response.status() == StatusCode::SWITCHING_PROTOCOLS && tunnel.is_treated() => {
+            let mut tale = Tale { news: Some(news), socket: None, _held: held };
+            tokio::task::spawn_local(async move {
+                tunnel.ended().await;
+                tale.end(Ok(()));
+            });
+            Ok(response)
+        }
+        Ok(mut response) if news.witness.hear().awaited && !response.body().is_end_stream() => {
+            let socket = here.socket.filter(|_| !shared).cloned();
+            let mut tale = Tale { news: Some(news), socket, _held: held };
+            // What a fault made up is known by its head.
+            if response.extensions().get::<Injected>().is_some() {
+                let met = Met::Error(response.status().as_u16());
+                tale.news.take().into_iter().for_each(|news| news.tell(met));
+            }
+            response.body_mut().watch(tale);
+            Ok(response)
+        }
+        result => {
+            let met = news.met(&result);
+            news.tell(met);
+            result
+        }
+    };
     result.map(|mut response| {
         if let Some(Injected(kind)) = response.extensions().get().copied()
             && here.config.mark
@@ -237,6 +269,31 @@ fn phase_of(op: u128) -> Option<Phase> {
     Phase::ALL.into_iter().find(|phase| *phase as u128 == op & 0xff)
 }
 
+/// A call that may meet its faults or not: what they share, what they change, or whether it has a body decides.
+struct Uncertain {
+    trial: Arc<Trial>,
+    on: Arc<Injecting>,
+    caller: IpAddr,
+}
+
+impl Uncertain {
+    /// What to note, now that it is known what the call met; who met nothing gives back what it took of the budget.
+    fn settle(&self, met: Met, testimony: &Testimony) -> Note {
+        let Self { trial, on, caller } = self;
+        if met != Met::Nothing {
+            trial.meets(on.kinds());
+            return Note::Faulted;
+        }
+        trial.budget.give_back(*caller);
+        let bodies = on.calls.iter().any(Fault::meets_bodies);
+        match testimony.spared {
+            Some(why) => note(why),
+            None if bodies && !on.stop.is_cancelled() => Note::SparedNoBody,
+            None => Note::SparedEnded,
+        }
+    }
+}
+
 /// What there is to tell about a call; dropped before it was told, the caller left.
 struct News {
     recorder: Rc<Recorder>,
@@ -244,17 +301,18 @@ struct News {
     call: u64,
     unsafe_method: bool,
     witness: Witness,
-    /// Whatever came here met the fault; else the witness knows.
-    certain: bool,
+    /// Where not every call that comes here meets the fault: the witness knows which do.
+    uncertain: Option<Uncertain>,
     told: bool,
 }
 
 impl News {
     fn met(&self, result: &Result<Response<Body>, Error>) -> Met {
-        let Testimony { asked, waited, released, .. } = self.witness.hear();
+        let Testimony { asked, waited, released, torn, .. } = self.witness.hear();
         match (asked, waited, result) {
             (Some((asked, _)), Some(applied), _) => Met::Waited { asked, applied },
             _ if released => Met::Released,
+            _ if torn => Met::Cut,
             (_, _, Ok(response)) if response.extensions().get::<Injected>().is_some() => {
                 Met::Error(response.status().as_u16())
             }
@@ -265,14 +323,18 @@ impl News {
 
     /// What became of a call that went on to the upstream.
     fn passed(&self) -> Met {
-        if self.certain || self.witness.hear().met { Met::Changed } else { Met::Nothing }
+        let Testimony { met, changed, .. } = self.witness.hear();
+        if self.uncertain.is_none() || met || changed { Met::Changed } else { Met::Nothing }
     }
 
-    /// What to note of a call whose faults do not meet every call.
-    fn noted(&self) -> Note {
+    /// What it met, when its answer's body is over.
+    fn met_at_the_end(&self) -> Met {
         match self.witness.hear() {
-            Testimony { met: true, .. } => Note::Faulted,
-            Testimony { spared, .. } => spared.map_or(Note::SparedEnded, note),
+            Testimony { waited: Some(applied), asked: Some((asked, _)), .. } => Met::Waited { asked, applied },
+            Testimony { released: true, .. } => Met::Released,
+            Testimony { torn: true, .. } => Met::Cut,
+            Testimony { asked: Some((asked, since)), .. } => Met::Left { asked, after: since.elapsed() },
+            _ => self.passed(),
         }
     }
 
@@ -282,6 +344,9 @@ impl News {
 
     fn say(&mut self, met: Met) {
         self.told = true;
+        if let Some(uncertain) = &self.uncertain {
+            self.recorder.note(uncertain.settle(met, &self.witness.hear()));
+        }
         let Self { op, call, unsafe_method, .. } = *self;
         self.recorder.tell(Event::Call { op, call, unsafe_method, met });
     }
@@ -292,18 +357,26 @@ impl Drop for News {
         if self.told {
             return;
         }
-        match self.witness.hear() {
-            Testimony { waited: Some(applied), asked: Some((asked, _)), .. } => {
-                self.say(Met::Waited { asked, applied })
-            }
-            Testimony { released: true, .. } => self.say(Met::Released),
-            Testimony { asked: Some((asked, since)), .. } => self.say(Met::Left { asked, after: since.elapsed() }),
-            _ => {
-                if !self.certain {
-                    self.recorder.note(self.noted());
-                }
-                self.say(self.passed());
-            }
+        self.say(self.met_at_the_end());
+    }
+}
+
+/// What there is to tell about a call when its answer's body is over. Dropped before that, the caller left.
+struct Tale {
+    news: Option<News>,
+    /// What ends with an RST where the body does.
+    socket: Option<Socket>,
+    _held: Held,
+}
+
+impl Watch for Tale {
+    fn end(&mut self, result: Result<(), &Error>) {
+        if let (Err(Error::Injected(Cut::Reset, _)), Some(socket)) = (result, &self.socket) {
+            socket.reset();
+        }
+        if let Some(news) = self.news.take() {
+            let met = news.met_at_the_end();
+            news.tell(met);
         }
     }
 }

@@ -31,6 +31,7 @@ mod serve;
 mod sight;
 mod site;
 mod tls;
+mod treated;
 pub mod trial;
 mod tunnel;
 mod upstream;

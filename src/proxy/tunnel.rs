@@ -3,16 +3,19 @@
 use std::rc::Rc;
 
 use http::header::{CONNECTION, HeaderValue, UPGRADE};
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::upgrade::{OnUpgrade, Parts, on};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio_util::sync::DropGuard;
 
 use super::again::Carrier;
 use super::answer::Connection;
 use super::config::ListenerConfig;
 use super::hop;
+use super::treated;
 use super::upstream::Pool;
+use crate::fault::Tunnel;
 use crate::service::{Body, Error};
 
 /// Asks the upstream to upgrade. Where it does, the bytes go both ways until both sides have ended; else the answer is
@@ -24,6 +27,8 @@ pub(super) async fn upgrade(
     mut request: Box<Request<Body>>,
 ) -> Result<Box<Response<Body>>, Error> {
     let caller = on(&mut *request);
+    let tunnel = request.extensions_mut().remove::<Tunnel>().filter(Tunnel::is_treated);
+    let guard = tunnel.as_ref().map(Tunnel::guard);
     let protocol = request.headers().get(UPGRADE).cloned();
     hop::strip(request.headers_mut());
     hop::relist(request.headers_mut());
@@ -38,22 +43,32 @@ pub(super) async fn upgrade(
     let protocol = response.headers().get(UPGRADE).cloned();
     hop::strip(response.headers_mut());
     mark(response.headers_mut(), protocol);
-    tokio::task::spawn_local(join(connection.clone(), caller, upstream));
+    let treated = tunnel.map(|tunnel| (tunnel, response.headers().clone(), guard));
+    tokio::task::spawn_local(join(connection.clone(), caller, upstream, treated));
     Ok(response)
 }
 
-fn mark(headers: &mut http::HeaderMap, protocol: Option<HeaderValue>) {
+fn mark(headers: &mut HeaderMap, protocol: Option<HeaderValue>) {
     if let Some(protocol) = protocol {
         headers.insert(UPGRADE, protocol);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }
 
+/// What a fault does to a tunnel, the head that opened it, and what says that it is over.
+type Treated = (Tunnel, HeaderMap, Option<DropGuard>);
+
 /// Copies both ways. The end of one direction is passed on and leaves the other open; there is no timeout.
-async fn join(connection: Rc<Connection>, caller: OnUpgrade, upstream: OnUpgrade) {
+async fn join(connection: Rc<Connection>, caller: OnUpgrade, upstream: OnUpgrade, treated: Option<Treated>) {
     let (Ok(caller), Ok(upstream)) = tokio::join!(caller, upstream) else { return };
     let Ok(Parts { io: upstream, read_buf: first, .. }) = upstream.downcast::<TokioIo<Carrier>>() else { return };
     let (mut caller, mut upstream) = (TokioIo::new(caller), upstream.into_inner());
+    if let Some((tunnel, head, _guard)) = treated {
+        if let Err(error) = treated::join(caller, upstream, first, &tunnel, &head, &connection.socket).await {
+            tracing::debug!(peer = %connection.caller, error = error.chain(), "tunnel ended");
+        }
+        return;
+    }
     let copied = async {
         caller.write_all(&first).await?;
         copy_bidirectional(&mut caller, &mut upstream).await

@@ -27,6 +27,7 @@ use super::outgoing::Outgoing;
 use super::wait::{Unanswered, answer};
 use super::watchdog::Watchdog;
 use super::worker::LocalExec;
+use crate::fault::Upward;
 use crate::service::{Body, Error, Watch};
 
 /// Idle connections that a worker keeps for one upstream, at most: as many as nginx is usually told to.
@@ -80,8 +81,18 @@ impl Line {
         timeouts: &Timeouts,
         request: Box<Request<Body>>,
     ) -> Result<Box<Response<Body>>, Unanswered> {
+        self.tell(&request);
         let send = |request: Request<Body>| self.sender.try_send_request(request.map(Outgoing::from));
         answer(watchdog, timeouts, request, send).await
+    }
+
+    /// Tells a fault in the body of a request where it goes.
+    fn tell(&self, request: &Request<Body>) {
+        if !request.body().is_end_stream()
+            && let Some(upward) = request.extensions().get::<Upward>()
+        {
+            upward.goes(self.sent.outlet());
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::config::Timeouts;
 use super::watchdog::Watchdog;
-use crate::service::{Body, Error, Watch};
+use crate::fault::Witness;
+use crate::service::{Body, Cut, Error, Watch};
 
 /// Why there is no answer, and the request where nothing of it was sent.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ where
     let (span, stall) = (timeouts.response.get(), timeouts.body_stall.get());
     let upload = Rc::new(Cell::new(Upload::Moved(Instant::now())));
     let moving = upload.clone();
+    let witness = request.extensions().get::<Witness>().cloned();
     request.body_mut().stall_after(stall);
     request.body_mut().watch(Sent(moving));
     let mut sending = std::pin::pin!(send(request));
@@ -72,6 +74,7 @@ where
     loop {
         if let Ok(sent) = timeout_at(deadline, &mut sending).await {
             let why = match upload.get() {
+                Upload::Cut(cut) if sent.is_err() => return Err(Error::from(cut).into()),
                 Upload::Broken => Error::Upload,
                 Upload::Stalled => Error::Stalled,
                 _ => Error::Broken,
@@ -79,10 +82,12 @@ where
             return sent.map_err(|error| unanswered(error, why));
         }
         deadline = match upload.get() {
+            // It is us who hold it.
+            _ if witness.as_ref().is_some_and(Witness::holds) => Instant::now() + stall + span,
             // Longer than the caller may stand still: here it is the upstream that takes nothing.
             Upload::Moved(at) => at + stall + span,
             Upload::Sent(at) => at + span,
-            Upload::Broken | Upload::Stalled => return Err(Error::Timeout.into()),
+            Upload::Broken | Upload::Stalled | Upload::Cut(_) => return Err(Error::Timeout.into()),
         };
         if deadline <= Instant::now() {
             return Err(Error::Timeout.into());
@@ -105,6 +110,8 @@ enum Upload {
     Sent(Instant),
     Broken,
     Stalled,
+    /// A fault broke it off.
+    Cut(Cut),
 }
 
 /// Notes how far the body of a request is.
@@ -119,6 +126,7 @@ impl Watch for Sent {
         self.0.set(match result {
             Ok(()) => Upload::Sent(Instant::now()),
             Err(Error::Timeout) => Upload::Stalled,
+            Err(Error::Injected(cut, _)) => Upload::Cut(*cut),
             Err(_) => Upload::Broken,
         });
     }

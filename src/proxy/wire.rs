@@ -16,6 +16,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Version;
+#[cfg(target_os = "linux")]
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -87,6 +89,16 @@ impl Socket {
         !self.0.unwritten.load(Relaxed) && !self.resets()
     }
 
+    /// Whether everything that was written has left for the caller. What is still in the socket is lost with an RST.
+    pub(super) fn has_let_all_go(&self) -> bool {
+        !self.0.unwritten.load(Relaxed) && self.stream().as_ref().is_none_or(is_empty)
+    }
+
+    /// Whether the socket has taken everything that was written.
+    pub(super) fn has_taken_all(&self) -> bool {
+        !self.0.unwritten.load(Relaxed)
+    }
+
     /// Says something of our own between two messages, if it can be said at once and in the clear.
     pub(super) fn interject(&self, bytes: &[u8]) {
         if self.0.encrypted.load(Relaxed) || !self.has_said_all() {
@@ -152,6 +164,23 @@ impl Socket {
         let twin = SockRef::from(stream.as_ref().ok_or(io::ErrorKind::NotConnected)?).try_clone()?;
         TcpStream::from_std(twin.into())
     }
+}
+
+/// Whether the system has sent everything that it was given.
+#[cfg(target_os = "linux")]
+fn is_empty(stream: &TcpStream) -> bool {
+    let socket = SockRef::from(stream);
+    // Below this mark of bytes that are not sent yet a socket is writable: with 1, when there are none.
+    let _ = socket.set_tcp_notsent_lowat(1);
+    let mut asked = [PollFd::new(stream, PollFlags::OUT)];
+    let writable = poll(&mut asked, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+    let _ = socket.set_tcp_notsent_lowat(0); // what the system says
+    !matches!(writable, Ok(0))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_empty(_: &TcpStream) -> bool {
+    true
 }
 
 /// What a connection speaks.

@@ -272,6 +272,7 @@ fn spared(reason: &str, number: u64) -> String {
         "not_repeatable" => "not to be sent twice",
         "too_large" => "too large to be sent twice",
         "below_limit" => "within what the overload takes",
+        "no_body" => "had no body for the fault to meet, or a shorter one",
         other => other,
     };
     format!("{} ({})", words::count(number), line(why, NAME))

@@ -60,6 +60,16 @@ impl H2Client {
         Self::over(within("connecting", TcpStream::connect(address)).await.expect("the listener listens")).await
     }
 
+    /// One that takes a little of each body at a time.
+    pub async fn narrow(address: SocketAddr, window: u32) -> Self {
+        let stream = within("connecting", TcpStream::connect(address)).await.expect("the listener listens");
+        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+        let handshake = builder.initial_stream_window_size(window).handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.expect("h2");
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
     pub async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
         let (sender, connection) =
             hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
