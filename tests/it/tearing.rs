@@ -5,10 +5,11 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Frame;
 use pratfall::measure::Note;
-use pratfall::proxy::config::Scheme;
+use pratfall::proxy::config::{ListenerTls, Scheme};
 
 use crate::support::h2::{H2Client, nothing, pieces, reset_code};
 use crate::support::stage::target;
+use crate::support::tls::{Authority, BOTH, call};
 use crate::support::{End, H2Origin, Message, Origin, Stage, everybody, get, listener, ok, within};
 
 /// More than all the buffers on the way hold.
@@ -132,6 +133,27 @@ async fn a_late_reset_is_an_rst_behind_the_last_byte_that_passes() {
         assert!(message.body == body[..count]);
         let (came, _, code) = torn_h2(&stage, &fault).await;
         assert_eq!((came.len(), code), (count, Some(h2::Reason::CANCEL)), "{at}");
+    }
+}
+
+#[tokio::test]
+async fn under_tls_what_passes_arrives_too_and_nothing_says_that_it_was_all() {
+    let (authority, body) = (Authority::new(), text(LARGE));
+    let origin = Origin::answering(lengthy(&body)).await;
+    let files = authority.vouch(&["shop.example"]);
+    let mut front = listener("front", origin.address);
+    front.tls = Some(ListenerTls { cert: files.cert, key: files.key, client_ca: None });
+    let stage = Stage::start(vec![front], 1).await;
+    for fault in ["drop: { how: reset, at: { bytes: 9MB } }", "body: { cut_after: 9MB }"] {
+        let run = stage.enroll(everybody(fault));
+        let _injection = run.inject();
+        let mut caller = call(stage.address("front"), &authority.caller(BOTH, &[], None)).await.expect("TLS");
+        caller.send(get("/", "")).await;
+        let mut message = caller.head().await.expect("the head goes out");
+        caller.body(&mut message).await;
+        // No close_notify: to a reader of TLS either end is an error.
+        assert_eq!((message.body.len(), message.end), (9_000_000, End::Reset), "{fault}");
+        assert!(message.body == body[..9_000_000]);
     }
 }
 
