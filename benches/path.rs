@@ -76,6 +76,7 @@ fn live(thread: &Thread, listener: &Arc<Listener>, treatment: f64) -> Live {
         limits: Arc::new(Limits::default().with_every_fault()),
         harmed: Budget::new(u64::MAX, CancellationToken::new()),
         max_faulted: None,
+        patience: Duration::from_secs(30),
         places: (listener.index, listener.index),
     };
     let (trial, mut batches) = Trial::new(Arc::new(experiment), terms);

@@ -261,7 +261,7 @@ async fn a_service_that_passes_a_request_id_alone_can_be_tested_as_well() {
             let report = stage.run(document(&[("treatment: 20%", &format!("treatment: 20%, carry: {carry}"))])).await;
             assert_eq!(report.verdict.ending, Ending::Held, "{}", report.verdict.reason);
             let fidelity = &report.fidelity;
-            assert_eq!((fidelity.faulted, fidelity.uncarried), (report.impact.treated, 0));
+            assert_eq!((fidelity.faulted, fidelity.ambiguous, fidelity.no_id), (report.impact.treated, 0, 0));
             let by = if carry == "auto" { "x-request-id" } else { "header" };
             assert_eq!(fidelity.carried_by, [(by.to_owned(), fidelity.carried.iter().sum())]);
         }

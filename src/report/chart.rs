@@ -203,13 +203,15 @@ impl Axis {
             (false, None) => format!("Bad while the fault was on: {}.", during.join(", ")),
             (false, Some((_, mark))) => format!("Bad while the fault was on: {}; {mark}.", during.join(", ")),
         };
+        // Where phases are compared there is no control to draw.
+        let drawn = |(arm, _): &&(Arm, _)| !report.fidelity.phases_compared || *arm == Arm::Treatment;
         let let_go = " Whoever was let go early is drawn as it ended, and is in no verdict.";
         let summary = summary + if report.fidelity.undecided > 0 { let_go } else { "" };
         Chart {
             title: format!("{name}: share bad"),
             summary,
             legend: self.legend(),
-            lines: arms.iter().map(|(arm, bins)| self.line(arm.word(), bins, top)).collect(),
+            lines: arms.iter().filter(drawn).map(|(arm, bins)| self.line(arm.word(), bins, top)).collect(),
             bands: self.bands.clone(),
             ticks: ticks(top, words::share),
             limits,
