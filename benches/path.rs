@@ -18,7 +18,7 @@ use pratfall::config::System;
 use pratfall::experiment::Experiment;
 use pratfall::experiment::limits::Limits;
 use pratfall::measure::{Budget, Count, Phase, Rule, Until};
-use pratfall::proxy::trial::{Here, Next, pass};
+use pratfall::proxy::pass::{Here, Next, pass};
 use pratfall::proxy::{Enrolled, Injection, Listener, Setup, Terms, Trial, Worker};
 use pratfall::service::Body;
 use pratfall::units::Seed;

@@ -211,7 +211,7 @@ fn heard(shown: &Value) -> Progress {
         faulted: shown["faulted"].as_u64().unwrap_or_default(),
         spared: Note::ALL
             .into_iter()
-            .filter_map(|note| note.spared().map(|why| (why, shown["spared"][why].as_u64().unwrap_or_default())))
+            .filter_map(|note| note.spared().and_then(|why| Some((why, shown["spared"][why].as_u64()?))))
             .collect(),
         held: shown["held"].as_u64().unwrap_or_default(),
         broken_after: shown["broken_after"].as_f64().map(|_| time("broken_after")),

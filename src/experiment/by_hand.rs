@@ -341,7 +341,12 @@ mod tests {
                 if others.is_empty() && fault.contains("refuse") || fault.contains("tls") && others.is_empty() {
                     continue; // nobody else is there to be measured
                 }
-                let by_hand = by_hand(&[fault], "{ path: '/stock/**', header: { x-tier: 'gold*', x-on: 'on' } }");
+                // A new connection says nothing but where it comes from.
+                let matching = match fault.contains("refuse") || fault.contains("tls") {
+                    true => "{ caller: 10.0.0.0/8 }",
+                    false => "{ path: '/stock/**', header: { x-tier: 'gold*', x-on: 'on' } }",
+                };
+                let by_hand = by_hand(&[fault], matching);
                 let offer = by_hand.offer(others);
                 let parsed = Experiment::parse("offer.yaml", &offer, &|_| None);
                 let (offered, warnings) = parsed.unwrap_or_else(|problems| panic!("{offer}\n{problems}"));

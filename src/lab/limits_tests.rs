@@ -132,6 +132,7 @@ async fn no_more_runs_are_live_than_the_limits_say() {
                     changed(|experiment| {
                         at.clone_into(&mut experiment.slice.at);
                         at.clone_into(&mut experiment.inject.at);
+                        at.clone_into(&mut experiment.steady_state[0].at);
                     }),
                     1,
                 );

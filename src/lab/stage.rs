@@ -16,7 +16,7 @@ use crate::experiment::Experiment;
 use crate::experiment::limits::Limits;
 use crate::fault::Release;
 use crate::ledger::Ledger;
-use crate::proxy::trial::{Here, Next, pass};
+use crate::proxy::pass::{Here, Next, pass};
 use crate::proxy::{ListenerConfig, Proxy, Worker};
 use crate::report::Report;
 use crate::service::{Body, Error};

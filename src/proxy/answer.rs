@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -11,9 +12,11 @@ use http_body::Body as _;
 use super::config::ListenerConfig;
 use super::hop::{self, Seen};
 use super::interim::Interim;
+use super::meet::{self, Meeting};
+use super::pass::{self, Here, Way};
 use super::peer;
 use super::site::{Plan, Site};
-use super::trial::{self, Here};
+use super::trial::Trial;
 use super::tunnel;
 use super::wire::Socket;
 use super::worker::{Counted, Worker};
@@ -39,13 +42,20 @@ impl Connection {
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
         let mut entry = self.site.listener.log.draw(plan.config(), &request);
+        let mut request = request;
         let result = match hop::examine(&request, &plan.config().bounds) {
             Err(error) => Err(error),
-            // Through the runs that are live, if any are; else straight to the upstream.
-            Ok(seen) if self.site.listener.live.load(Ordering::Relaxed) > 0 => {
-                Box::pin(self.tried(&plan, *request, seen)).await.map(Box::new)
+            Ok(seen) => {
+                // Through the runs that are live, if any are; else straight to the upstream.
+                let live = self.site.listener.live.load(Ordering::Relaxed) > 0;
+                let Way { meeting, watched } = if live { self.way(&plan, &mut request) } else { Way::default() };
+                let mut result = match meeting {
+                    Some(meeting) => Box::pin(self.meet(&plan, meeting, *request, seen)).await.map(Box::new),
+                    None => self.forward(&plan, request, seen).await,
+                };
+                watched.settle(result.as_mut().map(Box::as_mut).map_err(|error| &*error));
+                result
             }
-            Ok(seen) => self.forward(&plan, request, seen).await,
         };
         let mut response = match result {
             Ok(response) => response,
@@ -95,27 +105,35 @@ impl Connection {
         Ok(made_up(plan.config(), &error, version))
     }
 
-    async fn tried(
-        self: &Rc<Self>,
-        plan: &Rc<Plan>,
-        request: Request<Body>,
-        seen: Seen,
-    ) -> Result<Response<Body>, Error> {
-        let trials = self.site.listener.trials();
-        let here = Here {
+    fn here<'a>(&'a self, plan: &'a Plan, request: &Request<Body>, trials: &'a [Arc<Trial>]) -> Here<'a> {
+        Here {
             worker: &self.worker,
             listener: self.site.listener.index,
             config: plan.config(),
             caller: peer::caller(self.caller.ip(), request.headers(), &plan.config().trusted_proxies),
             socket: Some(&self.socket),
-            trials: &trials,
-        };
+            trials,
+        }
+    }
+
+    fn way(&self, plan: &Plan, request: &mut Request<Body>) -> Way {
+        let trials = self.site.listener.trials();
+        pass::way(&self.here(plan, request, &trials), request)
+    }
+
+    async fn meet(
+        self: &Rc<Self>,
+        plan: &Rc<Plan>,
+        meeting: Meeting,
+        request: Request<Body>,
+        seen: Seen,
+    ) -> Result<Response<Body>, Error> {
         let (connection, onward) = (self.clone(), plan.clone());
-        let next: trial::Next = Rc::new(move |request| {
+        let next: pass::Next = Rc::new(move |request| {
             let (connection, plan) = (connection.clone(), onward.clone());
             Box::pin(async move { connection.forward(&plan, Box::new(request), seen).await.map(|response| *response) })
         });
-        trial::pass(&here, request, next).await
+        meet::meet(&self.here(plan, &request, &[]), meeting, request, next).await
     }
 
     /// Sends a request on, and brings the answer back.

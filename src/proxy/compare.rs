@@ -9,7 +9,8 @@ use http::Request;
 use tokio::time::Instant;
 
 use super::key;
-use super::trial::{Here, Part, Trial};
+use super::pass::{Here, Part};
+use super::trial::Trial;
 use crate::measure::{Arm, Arrival, Note, Phase, Recorder};
 use crate::service::Body;
 

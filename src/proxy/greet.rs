@@ -34,7 +34,8 @@ pub(super) enum Greeting {
 pub(super) async fn greet(connection: &Connection, plan: &Rc<Plan>) -> Greeting {
     let listener = &connection.site.listener;
     let trials = listener.trials();
-    let here = trials.iter().find(|trial| trial.inject_at == listener.index && trial.slice_at == listener.index);
+    let drawn_here = |trial: &Trial| trial.slice_at == listener.index || trial.compares_phases();
+    let here = trials.iter().find(|trial| trial.inject_at == listener.index && drawn_here(trial));
     let Some(trial) = here else { return Greeting::AsEver };
     let Some(on) = trial.injecting.load_full().filter(|on| !on.connections.is_empty()) else {
         return Greeting::AsEver;

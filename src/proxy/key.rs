@@ -3,7 +3,8 @@
 use http::Request;
 
 use super::context;
-use super::trial::{Here, Trial};
+use super::pass::Here;
+use super::trial::Trial;
 use crate::experiment::{By, Experiment};
 use crate::measure::Phase;
 use crate::service::Body;

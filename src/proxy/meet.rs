@@ -15,7 +15,8 @@ use tower::{Service, ServiceExt, service_fn};
 use super::answer::MARK;
 use super::fail_open::{self, Kept};
 use super::injecting::Injecting;
-use super::trial::{Held, Here, Next, Trial};
+use super::pass::{Here, Next};
+use super::trial::{Held, Trial};
 use super::wire::Socket;
 use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Outlet, Spared, Testimony, Tunnel, Witness};
 use crate::measure::operation::{Event, Met};
@@ -40,23 +41,30 @@ impl Attempts {
     }
 }
 
+/// A treated call of an operation that arrived while the fault was on.
+pub(super) struct Meeting {
+    trial: Arc<Trial>,
+    recorder: Rc<Recorder>,
+    op: u128,
+}
+
+impl Meeting {
+    /// Nothing for control, nor for an operation that arrived before the fault was on, or after: it is none of its business.
+    pub(super) fn of(trial: &Arc<Trial>, recorder: Rc<Recorder>, arm: Arm, op: u128) -> Option<Self> {
+        let meets = arm == Arm::Treatment && phase_of(op) == Some(Phase::Inject);
+        meets.then(|| Self { trial: trial.clone(), recorder, op })
+    }
+}
+
 /// Lets a call meet the fault if it is meant, and tells what it met.
 pub(super) async fn meet(
     here: &Here<'_>,
-    trial: &Arc<Trial>,
-    recorder: &Rc<Recorder>,
-    arm: Arm,
-    op: u128,
+    meeting: Meeting,
     request: Request<Body>,
     next: Next,
 ) -> Result<Response<Body>, Error> {
-    if arm != Arm::Treatment {
-        return next(request).await;
-    }
-    // An operation that arrived before the fault was on, or after, is none of its business.
-    if phase_of(op) != Some(Phase::Inject) {
-        return next(request).await;
-    }
+    let Meeting { trial, recorder, op } = meeting;
+    let (trial, recorder) = (&trial, &recorder);
     let target = request.uri().path_and_query().map_or("", |target| target.as_str());
     let call = trial.chance.bits("call", format!("{} {target}", request.method()).as_bytes());
     let mut news = News {

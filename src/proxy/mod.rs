@@ -24,6 +24,7 @@ pub mod listen;
 mod meet;
 mod observe;
 mod outgoing;
+pub mod pass;
 mod peer;
 mod reload;
 mod route;
@@ -133,7 +134,7 @@ impl Proxy {
     }
 
     /// A proxy without sockets and threads, for tests and simulations: whoever has requests takes them through
-    /// [`trial::pass`] with the one worker that records, in the `LocalSet` that this is called in.
+    /// [`pass::pass`] with the one worker that records, in the `LocalSet` that this is called in.
     pub fn in_memory(configs: Vec<ListenerConfig>, worker: &Rc<Worker>) -> Self {
         let workers = Arc::new(vec![worker.here()]);
         let proxy = Self::of(workers);

@@ -6,21 +6,17 @@ use crate::measure::{End, Unit};
 use crate::service::{Body, Error, Origin, Watch};
 
 /// Settles a unit by what became of its request: at once where there is no answer, at the end of its body otherwise.
-pub(super) fn unit(mut unit: Unit, result: Result<Response<Body>, Error>) -> Result<Response<Body>, Error> {
+pub(super) fn unit(mut unit: Unit, result: Result<&mut Response<Body>, &Error>) {
     match result {
-        Ok(mut response) => {
+        Ok(response) => {
             unit.head(response.status().as_u16(), grpc_status(response.headers()));
             if http_body::Body::is_end_stream(response.body()) {
                 unit.settle(End::Complete);
-                return Ok(response);
+            } else {
+                response.body_mut().watch(Observed(Some(unit)));
             }
-            response.body_mut().watch(Observed(Some(unit)));
-            Ok(response)
         }
-        Err(error) => {
-            unit.settle(end(&error));
-            Err(error)
-        }
+        Err(error) => unit.settle(end(error)),
     }
 }
 

@@ -7,7 +7,8 @@ use http::{HeaderMap, Request};
 use tokio::time::Instant;
 
 use super::context;
-use super::trial::{Here, Trial};
+use super::pass::Here;
+use super::trial::Trial;
 use crate::measure::{Carrier, Recorder, Sighting};
 
 /// A call that is at a listener. Dropping it writes down that it was.

@@ -1,46 +1,34 @@
-//! The hinge between lab and traffic: who is enrolled, and who meets the fault.
+//! The hinge between lab and traffic: a run as the data plane sees it.
 //!
 //! Being enrolled and injecting are values. Whatever the way out of a run, dropping them ends it: no fault stays on,
 //! and whoever is held is let go.
 
-use std::future::Future;
-use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::{Request, Response};
+use http::Request;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::FaultBudget;
-use super::carry::{self, Memory, Told};
-use super::compare;
-use super::config::ListenerConfig;
-use super::context::{self, Mark};
+use super::carry::Memory;
+use super::context::Mark;
 use super::injecting::Injecting;
 use super::key;
 use super::listen::Listener;
-use super::meet::{Attempts, meet};
-use super::observe;
-use super::sight::Sight;
-use super::wire::Socket;
-use super::worker::Worker;
+use super::meet::Attempts;
 use crate::chance::Chance;
 use crate::experiment::limits::Limits;
 use crate::experiment::{By, Experiment, Slice, health};
 use crate::fault::{Fault, Release};
-use crate::measure::{Arm, Arrival, Batch, Budget, Keep, Note, Phase, PhaseMark, Recorder, Rule, Unit};
-use crate::service::{Body, Error};
+use crate::measure::{Arm, Batch, Budget, Keep, Phase, PhaseMark, Recorder, Rule};
+use crate::service::Body;
 use crate::units::Seed;
-
-/// What comes after us on a request's way: the upstream.
-pub type Next = Rc<dyn Fn(Request<Body>) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>>>;
 
 /// One run, as the data plane sees it.
 #[derive(Debug)]
@@ -67,7 +55,7 @@ pub struct Trial {
     /// What joins the attempts of an operation where slice and fault share a listener; else each request is one.
     pub(super) joined: Option<By>,
     /// What makes an operation of requests, where operations are the units.
-    operations: Option<By>,
+    pub(super) operations: Option<By>,
     pub(super) only_own: bool,
     /// Whether calls are looked for at every listener, as a rehearsal does.
     everywhere: AtomicBool,
@@ -160,7 +148,7 @@ impl Trial {
         self.everywhere.store(true, Ordering::Relaxed);
     }
 
-    fn looks_everywhere(&self) -> bool {
+    pub(super) fn looks_everywhere(&self) -> bool {
         self.everywhere.load(Ordering::Relaxed)
     }
 
@@ -248,6 +236,11 @@ impl Trial {
             None => (Keep::Nothing, self.experiment.steady_state.len()),
         };
         Recorder::new(worker, self.rules.clone(), indicators, keep, self.harmed.clone(), self.feed.clone())
+    }
+
+    /// Whether calls are drawn where the fault waits, and phases are compared.
+    pub(super) fn compares_phases(&self) -> bool {
+        self.phases
     }
 
     /// Counts a request as held, for as long as the guard lives.
@@ -352,182 +345,5 @@ impl Drop for Injection {
         self.close();
         self.release.prepare(self.trial.held());
         self.stop.cancel();
-    }
-}
-
-/// Where a request is.
-pub struct Here<'a> {
-    /// The worker that has it.
-    pub worker: &'a Rc<Worker>,
-    /// The place of the listener it came to.
-    pub listener: usize,
-    /// What this listener was told.
-    pub config: &'a ListenerConfig,
-    /// Who sent it.
-    pub caller: IpAddr,
-    /// Where they wait for the answer; nowhere in simulations.
-    pub socket: Option<&'a Socket>,
-    /// The runs that are live.
-    pub trials: &'a [Arc<Trial>],
-}
-
-impl std::fmt::Debug for Here<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Here").field("listener", &self.config.name).finish_non_exhaustive()
-    }
-}
-
-/// Takes a request through the runs that are live: enrolled where a slice is, faulted where a fault waits.
-pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Result<Response<Body>, Error> {
-    let index = here.listener;
-    let mark = context::read(request.headers());
-    let _seen = seen(here, mark, &request);
-    if let Some(trial) = here.trials.iter().find(|trial| trial.slice_at == index) {
-        return enter(here, trial, mark, request, next).await;
-    }
-    if let Some(trial) = here.trials.iter().find(|trial| trial.inject_at == index) {
-        return arrive(here, trial, mark, request, next).await;
-    }
-    if !here.config.trust_baggage || here.config.external {
-        context::strip(request.headers_mut());
-    }
-    next(request).await
-}
-
-/// Writes down that a call was here, where a rehearsal looks for it. Where the fault waits, others than those it is for are
-/// none of its business.
-fn seen(here: &Here<'_>, mark: Option<Mark>, request: &Request<Body>) -> Option<Sight> {
-    let index = here.listener;
-    let trial = here.trials.iter().find(|trial| trial.looks_everywhere() && trial.slice_at != index)?;
-    trial.guarded(|| {
-        let meant = trial.inject_at != index || trial.experiment.inject.matches.matches(request, Some(here.caller));
-        let op = match mark {
-            Some(Mark::Arm { token, op, .. }) if token == trial.token => Some(op),
-            _ => None,
-        };
-        meant.then(|| Sight::new(here, trial, op, request))
-    })
-}
-
-/// A request that takes part.
-pub(super) struct Part {
-    pub(super) arm: Arm,
-    pub(super) op: u128,
-    pub(super) recorder: Rc<Recorder>,
-    pub(super) unit: Unit,
-}
-
-/// At the slice: chooses the arm, marks the request, and watches what becomes of it.
-async fn enter(
-    here: &Here<'_>,
-    trial: &Arc<Trial>,
-    mark: Option<Mark>,
-    mut request: Request<Body>,
-    next: Next,
-) -> Result<Response<Body>, Error> {
-    // Who carries nothing may stand between the two listeners of another run.
-    if carry::writes(&trial.experiment.slice.carry) || !here.config.trust_baggage || here.config.external {
-        context::strip(request.headers_mut());
-    }
-    let Some(part) = trial.guarded(|| choose(here, trial, mark, &mut request)) else { return next(request).await };
-    let Part { arm, op, recorder, unit } = part;
-    let _seen = trial.looks_everywhere().then(|| Sight::new(here, trial, Some(op), &request));
-    let result = if trial.inject_at == trial.slice_at && arm != Arm::Bystander {
-        meet(here, trial, &recorder, arm, op, request, next).await
-    } else {
-        next(request).await
-    };
-    observe::unit(unit, result)
-}
-
-fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut Request<Body>) -> Option<Part> {
-    let slice = &trial.experiment.slice;
-    let own = match mark {
-        Some(Mark::Own { token, index, intended }) if token == trial.token => Some((index, intended)),
-        _ => None,
-    };
-    if trial.only_own && own.is_none() {
-        return None;
-    }
-    if trial.phases {
-        return compare::measured(here, trial, own.map(|(_, intended)| Duration::from_micros(intended)));
-    }
-    if !slice.matches.matches(request, Some(here.caller)) {
-        return None;
-    }
-    let recorder = here.worker.recorder(trial);
-    if trial.limits.protects(&slice.at, request.uri().path()) {
-        recorder.note(Note::Protected);
-        return None;
-    }
-    // What the run itself sends is named by its document.
-    if own.is_none() && trial.spares_probe(here.listener, request) {
-        recorder.note(Note::SparedProbe);
-        return None;
-    }
-    let number = here.worker.next_operation();
-    let own_index = own.map(|(index, _)| index);
-    let Some(drawn) = key::of(&slice.by, here, request, own_index, number) else {
-        recorder.note(Note::Unkeyed);
-        return None;
-    };
-    let operation = match &trial.operations {
-        None => None,
-        Some(by) => match key::of(by, here, request, own_index, number) {
-            Some(key) => Some(trial.chance.bits("key", &key)),
-            None => {
-                recorder.note(Note::Unkeyed);
-                return None;
-            }
-        },
-    };
-    let phase = **trial.phase.load();
-    let arm = trial.arm(&drawn);
-    let joined = trial.joined.as_ref().and_then(|by| key::of(by, here, request, own_index, number));
-    let key = trial.chance.bits("key", &drawn);
-    let op = key::number(here, trial, key, joined, number, phase.phase);
-    if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), &drawn, here.config.external) {
-        recorder.note(why);
-        return None;
-    }
-    let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
-    let patience = here.config.timeouts.response.get();
-    let key = operation.unwrap_or(key);
-    let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
-    Some(Part { arm, op, recorder, unit })
-}
-
-/// Where the fault is: only who carries this run's mark of the treatment can meet it.
-async fn arrive(
-    here: &Here<'_>,
-    trial: &Arc<Trial>,
-    mark: Option<Mark>,
-    mut request: Request<Body>,
-    next: Next,
-) -> Result<Response<Body>, Error> {
-    if here.config.external {
-        context::strip(request.headers_mut());
-    }
-    let carried = trial.guarded(|| {
-        if trial.phases {
-            return compare::drawn(here, trial, &request);
-        }
-        let recorder = here.worker.recorder(trial);
-        match carry::receive(trial, request.headers(), mark) {
-            Told::By(carrier, arm, op) => {
-                recorder.note(carrier);
-                recorder.note(if arm == Arm::Treatment { Note::CarriedTreatment } else { Note::CarriedControl });
-                return Some((recorder, arm, op));
-            }
-            told if trial.experiment.inject.matches.matches(&request, Some(here.caller)) => {
-                recorder.note(if told == Told::Ambiguous { Note::Ambiguous } else { Note::Uncarried });
-            }
-            _ => {}
-        }
-        None
-    });
-    match carried {
-        Some((recorder, arm, op)) => meet(here, trial, &recorder, arm, op, request, next).await,
-        None => next(request).await,
     }
 }

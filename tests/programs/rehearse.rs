@@ -94,6 +94,7 @@ fn of_four_stock_services_the_one_that_drops_the_context_is_named() {
 
     // A listener of ours between the two is named as well, with the way out.
     four.system("distrust.yaml", "trust_baggage: false");
+    four.home.write("prices.yaml", &EXPERIMENT.replace("slice: {", "slice: { carry: baggage,"));
     let ours = four.rehearse(&["--config", "distrust.yaml"]).exits(5);
     ours.says("the listener catalogue takes members of our name out").says("`trust_baggage: true`");
 }
