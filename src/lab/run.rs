@@ -481,11 +481,7 @@ fn ended(cut: Cut, watch: &mut Watch<'_>) -> Ended {
             watch.say("operator", stop.to_string());
             Ended::Early(stop.to_string())
         }
-        Cut::Guard(why) => {
-            watch.say("guard", why.clone());
-            Ended::Early(why)
-        }
-        Cut::Budget(why) => {
+        Cut::Guard(why) | Cut::Budget(why) => {
             watch.say("guard", why.clone());
             Ended::Early(why)
         }

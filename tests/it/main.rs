@@ -15,6 +15,7 @@ mod faults;
 mod floods;
 mod forwarding;
 mod http2;
+mod identifying;
 mod interims;
 mod leaving;
 mod panicking;
