@@ -11,7 +11,7 @@ use pratfall::document::Problems;
 use pratfall::experiment::Experiment;
 use regex::Regex;
 
-const TEXTS: [&str; 11] = [
+const TEXTS: [&str; 13] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -21,6 +21,8 @@ const TEXTS: [&str; 11] = [
     "docs/faults.md",
     "docs/api.md",
     "docs/metrics.md",
+    "docs/pains.md",
+    "docs/wire.md",
     "deploy/README.md",
     "experiments/README.md",
 ];
@@ -187,6 +189,21 @@ fn every_verb_that_a_message_of_ours_names_is_one() {
         }
     }
     assert!(named >= 20, "only {named} were found");
+}
+
+#[test]
+fn every_test_that_answers_a_pain_is_there() {
+    let folders = ["src", "tests/it", "tests/programs"].map(project);
+    let files = folders.iter().flat_map(|folder| rust_files(folder));
+    let files = files.chain([project("tests/documents.rs")]);
+    let all: String = files.map(|file| fs::read_to_string(file).expect("it can be read")).collect();
+    let name = Regex::new("`([a-z0-9_]{20,})`").expect("a regular expression");
+    let mut named = 0;
+    for found in name.captures_iter(&text("docs/pains.md")) {
+        named += 1;
+        assert!(all.contains(&format!("fn {}(", &found[1])), "docs/pains.md: no test is called `{}`", &found[1]);
+    }
+    assert!(named >= 25, "only {named} were named");
 }
 
 fn rust_files(folder: &Path) -> Vec<PathBuf> {

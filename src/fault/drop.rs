@@ -83,8 +83,9 @@ pub(super) const SHEET: Sheet = Sheet {
         "drop: { how: goaway }",
         "drop: { how: refuse }",
     ],
-    http1: "`reset`: TCP RST; `close`: FIN",
-    http2: "RST_STREAM, with CANCEL for `reset` and INTERNAL_ERROR for `close`; other streams live on",
+    http1: "`reset`: TCP RST; `close`: FIN; `goaway`: `connection: close` behind the answer; `refuse`: new connections get an RST",
+    http2: "RST_STREAM, with CANCEL for `reset` and INTERNAL_ERROR for `close`, and other streams live on; `goaway`: GOAWAY with \
+            NO_ERROR; `refuse`: as on HTTP/1",
     grpc: "as on HTTP/2",
 };
 

@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::experiment::{By, Carry};
@@ -13,6 +14,12 @@ use crate::measure::{Arm, Note};
 /// The field of the W3C baggage.
 pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const NAME: &str = "pratfall";
+
+// As constants: to look a field up by its text costs twice as much.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const B3: HeaderName = HeaderName::from_static("b3");
+const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// W3C Baggage, 3.3.2: what every platform must be able to carry.
 const MOST_MEMBERS: usize = 64;
@@ -42,20 +49,37 @@ pub enum Mark {
 }
 
 impl Mark {
-    /// The member's value.
-    pub fn value(&self) -> String {
-        match self {
-            Self::Arm { token, arm, op } => {
-                let arm = if *arm == Arm::Treatment { 't' } else { 'c' };
-                format!("{token:x}.{arm}.{op:x}")
-            }
-            Self::Own { token, index, intended } => format!("{token:x}.o.{index:x}.{intended:x}"),
-        }
-    }
-
     /// The whole member.
     pub fn member(&self) -> String {
-        format!("{NAME}={}", self.value())
+        let mut line = Vec::with_capacity(LONGEST_MEMBER);
+        self.push(&mut line);
+        String::from_utf8(line).expect("digits, points and our name")
+    }
+
+    /// Adds the whole member to a line. By hand: every enrolled request pays for it, and `format!` costs eight times as much.
+    fn push(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(NAME.as_bytes());
+        line.push(b'=');
+        match self {
+            Self::Arm { token, arm, op } => {
+                push_hex(line, *token);
+                line.extend_from_slice(if *arm == Arm::Treatment { b".t." } else { b".c." });
+                let (high, low) = ((*op >> 64) as u64, *op as u64);
+                if high > 0 {
+                    push_hex(line, high);
+                    push_digits(line, low, 16);
+                } else {
+                    push_hex(line, low);
+                }
+            }
+            Self::Own { token, index, intended } => {
+                push_hex(line, *token);
+                line.extend_from_slice(b".o.");
+                push_hex(line, *index);
+                line.push(b'.');
+                push_hex(line, *intended);
+            }
+        }
     }
 
     fn parse(value: &str) -> Option<Self> {
@@ -75,6 +99,17 @@ impl Mark {
         let op = u128::from_str_radix(parts.next()?, 16).ok()?;
         parts.next().is_none().then_some(Self::Arm { token, arm, op })
     }
+}
+
+/// `pratfall=`, a token, an arm and an operation.
+const LONGEST_MEMBER: usize = 9 + 16 + 3 + 32;
+
+fn push_hex(line: &mut Vec<u8>, number: u64) {
+    push_digits(line, number, (64 - number.leading_zeros()).div_ceil(4).max(1));
+}
+
+fn push_digits(line: &mut Vec<u8>, number: u64, digits: u32) {
+    line.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[(number >> (4 * digit)) as usize & 0xf]));
 }
 
 /// Reads our member. Of several the first counts: it is the one that we put there.
@@ -129,7 +164,9 @@ fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
 /// Puts our member first, into one line with all others. `false`, and nothing is changed, where there is no room.
 pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
     strip(headers);
-    let mut line = mark.member().into_bytes();
+    let others: usize = headers.get_all(BAGGAGE).iter().map(|others| others.len() + 1).sum();
+    let mut line = Vec::with_capacity(LONGEST_MEMBER + others);
+    mark.push(&mut line);
     let mut count = 1;
     for others in headers.get_all(BAGGAGE) {
         line.push(b',');
@@ -139,7 +176,7 @@ pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
     if count > MOST_MEMBERS || line.len() > MOST_BYTES {
         return false;
     }
-    match HeaderValue::from_bytes(&line) {
+    match HeaderValue::from_maybe_shared(Bytes::from(line)) {
         Ok(line) => {
             headers.insert(BAGGAGE, line);
             true
@@ -151,14 +188,14 @@ pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
 /// The trace that a request belongs to: `traceparent`, `b3` (both forms), or `x-request-id`. An id that is empty or all
 /// zeros is none (W3C Trace Context, 3.2.2.3): it would be everybody's, and put them all into one arm.
 pub fn trace(headers: &HeaderMap) -> Option<&[u8]> {
-    let field = |name: &'static str| headers.get(name).map(HeaderValue::as_bytes);
+    let field = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
     let says = |id: &&[u8]| id.iter().any(|byte| *byte != b'0');
     // W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags.
-    let traceparent = field("traceparent").and_then(|value| value.split(|byte| *byte == b'-').nth(1));
+    let traceparent = field(TRACEPARENT).and_then(|value| value.split(|byte| *byte == b'-').nth(1));
     let traceparent = traceparent.filter(|id| id.len() == 32).filter(says);
-    let b3 = || field("b3").and_then(|value| value.split(|byte| *byte == b'-').next()).filter(|id| id.len() >= 16);
+    let b3 = || field(B3).and_then(|value| value.split(|byte| *byte == b'-').next()).filter(|id| id.len() >= 16);
     let other = |name| move || field(name).filter(says);
-    traceparent.or_else(|| b3().filter(says)).or_else(other("x-b3-traceid")).or_else(other("x-request-id"))
+    traceparent.or_else(|| b3().filter(says)).or_else(other(B3_TRACE_ID)).or_else(other(REQUEST_ID))
 }
 
 /// What a request says of itself, by what is drawn; nothing where it says nothing, or stands for itself.
@@ -188,10 +225,10 @@ pub struct Id<'h> {
 /// carried by whatever arrives, the only one where it was written.
 pub fn ids<'h>(headers: &'h HeaderMap, carry: &Carry) -> impl Iterator<Item = Id<'h>> + use<'h> {
     let ids = match carry {
-        Carry::Auto => [traceparent(headers), b3(headers), field(headers, "x-request-id", Note::ByRequestId)],
+        Carry::Auto => [traceparent(headers), b3(headers), field(headers, &REQUEST_ID, Note::ByRequestId)],
         Carry::Traceparent => [traceparent(headers), None, None],
         Carry::B3 => [b3(headers), None, None],
-        Carry::Header(name) => [field(headers, name.as_str(), Note::ByHeader), None, None],
+        Carry::Header(name) => [field(headers, name, Note::ByHeader), None, None],
         Carry::Baggage | Carry::None => [None; 3],
     };
     ids.into_iter().flatten()
@@ -199,14 +236,14 @@ pub fn ids<'h>(headers: &'h HeaderMap, carry: &Carry) -> impl Iterator<Item = Id
 
 /// W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags.
 fn traceparent(headers: &HeaderMap) -> Option<Id<'_>> {
-    let id = headers.get("traceparent")?.as_bytes().split(|byte| *byte == b'-').nth(1)?;
+    let id = headers.get(TRACEPARENT)?.as_bytes().split(|byte| *byte == b'-').nth(1)?;
     trace_id(id, Note::ByTraceparent).filter(|_| id.len() == 32)
 }
 
 /// One field, or one of several: trace-id "-" span-id and more in `b3`, the trace id alone in `x-b3-traceid`.
 fn b3(headers: &HeaderMap) -> Option<Id<'_>> {
-    let single = || headers.get("b3")?.as_bytes().split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16);
-    let several = || headers.get("x-b3-traceid").map(|value| value.as_bytes());
+    let single = || headers.get(B3)?.as_bytes().split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16);
+    let several = || headers.get(B3_TRACE_ID).map(|value| value.as_bytes());
     single().and_then(|id| trace_id(id, Note::ByB3)).or_else(|| trace_id(several()?, Note::ByB3))
 }
 
@@ -217,7 +254,7 @@ fn trace_id(id: &[u8], by: Note) -> Option<Id<'_>> {
     (!text.is_empty()).then_some(Id { by, space: "trace", text })
 }
 
-fn field<'h>(headers: &'h HeaderMap, name: &str, by: Note) -> Option<Id<'h>> {
+fn field<'h>(headers: &'h HeaderMap, name: &HeaderName, by: Note) -> Option<Id<'h>> {
     let text = headers.get(name)?.as_bytes();
     text.iter().any(|byte| *byte != b'0').then_some(Id { by, space: "id", text })
 }

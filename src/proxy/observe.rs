@@ -1,6 +1,6 @@
 //! Watches an answer to its last byte, so that its unit is settled with what really happened.
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderName, Response};
 
 use crate::measure::{End, Unit};
 use crate::service::{Body, Error, Origin, Watch};
@@ -45,6 +45,8 @@ fn end(error: &Error) -> End {
     }
 }
 
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+
 fn grpc_status(headers: &HeaderMap) -> Option<u8> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }
