@@ -106,11 +106,16 @@ fn carried(experiment: &Experiment, system: &System) -> String {
         return "nothing has to travel: the fault waits where the slice is chosen".to_owned();
     }
     let external = |name: &str| system.listeners.iter().any(|listener| listener.name == *name && listener.external);
-    if external(&slice.at) {
+    if external(&slice.at) && slice.carry == Carry::Baggage {
         return format!("cannot: what is behind {} is external, and nothing of ours goes there", slice.at);
     }
     match &slice.carry {
-        Carry::Auto | Carry::Baggage => format!(
+        Carry::Auto => format!(
+            "by the baggage member `pratfall`, or a trace or request id that whatever is between {} and {} passes on; \
+             `pratfall rehearse` shows who does",
+            slice.at, inject.at
+        ),
+        Carry::Baggage => format!(
             "by the baggage member `pratfall`, through whatever is between {} and {}; `pratfall rehearse` shows who passes it on",
             slice.at, inject.at
         ),
