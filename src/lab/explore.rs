@@ -159,6 +159,7 @@ impl Lab {
         if !not_yet.is_empty() {
             return Err(Refusal::Document(not_yet.join("\n")));
         }
+        preflight::files(experiment)?;
         let places = preflight::places(experiment, &self.proxy)?;
         preflight::limits(experiment, &self.limits)?;
         preflight::upstreams(&self.proxy, places).await?;

@@ -141,3 +141,14 @@ async fn it_is_kept_without_a_verdict_and_is_nobodys_failure() {
     })
     .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_nobody_read_is_no_fault() {
+    on_stage(|stage| async move {
+        let control = Control::new(stage.lab.clone(), None);
+        let asked = asked(&SLOW.replace("delay: 2s", "histogram: delays.csv"));
+        let refused = control.explore(asked, false).unwrap().result.await.unwrap().unwrap_err();
+        assert!(refused.to_string().contains("`histogram: delays.csv` was not read"), "{refused}");
+    })
+    .await;
+}

@@ -16,7 +16,7 @@ use crate::experiment::limits::{Limits, Protected};
 use crate::experiment::{Ending, Experiment};
 use crate::fault::{Fault, Latency};
 use crate::measure::Note;
-use crate::units::Span;
+use crate::units::{Percent, Span};
 
 fn limited(stage: &Stage, change: impl FnOnce(&mut Limits)) -> Lab {
     let mut limits = Limits::clone(&stage.lab.limits);
@@ -241,4 +241,23 @@ async fn those_who_are_held_leave_in_turn_and_within_a_tenth_of_a_second_of_the_
         live.run.await.unwrap().unwrap();
     })
     .await;
+}
+
+#[test]
+fn own_load_that_carries_nothing_is_no_way_around_the_largest_slice() {
+    let text = "version: 1\nexperiment: own\nhypothesis: All is well.\nslice: { at: back, treatment: 50%, CARRY }\n\
+        inject: { at: back, faults: [{ latency: { delay: 1s } }] }\n\
+        steady_state: [{ at: front, error_rate: { max: 2% } }]\n\
+        traffic: { rate: 10/s, requests: [{ path: / }] }\n";
+    let most = Arc::new(Limits {
+        max_slice: Some(Percent::from_ratio(0.05).unwrap()),
+        ..Limits::default().with_every_fault()
+    });
+    for (slice, fits) in [("by: request, carry: none", false), ("by: request", true)] {
+        let text = text
+            .replace("CARRY", slice)
+            .replace("at: back, treatment", if fits { "at: front, treatment" } else { "at: back, treatment" });
+        let (experiment, _) = Experiment::parse("own", &text, &|_| None).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert_eq!(limits(&experiment, &most).is_ok(), fits, "{slice}");
+    }
 }

@@ -147,7 +147,8 @@ pub fn limits(experiment: &Experiment, limits: &Arc<Limits>) -> Result<(), Refus
         )));
     }
     let treatment = experiment.slice.final_treatment();
-    let own = experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own);
+    // Without a mark that travels, calls of own load are not told from those of others where the fault waits.
+    let own = experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own) && !experiment.compares_phases();
     if let Some(most) = limits.max_slice.filter(|most| !own && treatment > *most) {
         return Err(Refusal::NotNow(format!("the treatment of {treatment:#} is above `limits.max_slice` ({most:#})")));
     }

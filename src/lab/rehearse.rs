@@ -102,6 +102,10 @@ impl Lab {
         if !not_yet.is_empty() {
             return Err(Refusal::Document(not_yet.join("\n")));
         }
+        if written.compares_phases() {
+            let why = "there is nothing to rehearse with `carry: none`: no arm travels, and no context is asked for";
+            return Err(Refusal::Document(why.to_owned()));
+        }
         if length > self.limits.max_duration {
             let most = self.limits.max_duration;
             return Err(Refusal::NotNow(format!(

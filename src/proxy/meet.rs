@@ -23,7 +23,7 @@ use crate::measure::operation::{Event, Met};
 use crate::measure::{Arm, Note, Phase, Recorder};
 use crate::service::{Body, Cut, Error, Origin, Watch};
 
-/// How often the same call of an operation was seen. Bounded: the oldest half is forgotten when it is full.
+/// How often the same call of an operation was seen. Bounded: all of it is forgotten when it is full.
 #[derive(Debug, Default)]
 pub(super) struct Attempts(HashMap<(u128, u64), u32>);
 

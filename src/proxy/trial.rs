@@ -223,7 +223,7 @@ impl Trial {
     pub(super) fn spares_probe(&self, place: usize, request: &Request<Body>) -> bool {
         let Experiment { slice, inject, .. } = &*self.experiment;
         health::is_probe(request)
-            && !(place == self.slice_at && slice.matches.names(request))
+            && !((place == self.slice_at || self.phases) && slice.matches.names(request))
             && !(place == self.inject_at && inject.matches.names(request))
     }
 
@@ -251,7 +251,9 @@ impl Trial {
 
     pub(super) fn arm(&self, key: &[u8]) -> Arm {
         let mut treatment = f64::from_bits(self.treatment.load(Ordering::Relaxed));
-        if let Some(most) = self.limits.max_slice.filter(|_| !self.only_own) {
+        // Calls of own load cannot be told where phases are compared: everybody's are drawn. A rehearsal injects nothing.
+        let own = self.only_own && !self.phases;
+        if let Some(most) = self.limits.max_slice.filter(|_| !own && !self.looks_everywhere()) {
             treatment = treatment.min(most.ratio());
         }
         Arm::of(self.chance.draw("arm", key), treatment, self.control)
