@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, StatusCode};
+use serde_json::Value;
 
 use super::documents::Variables;
 use super::exit::{Exit, Usage};
-use super::remote::{self, Remote, Signals};
+use super::remote::{self, Remote};
 use super::show::{Place, Screen, Style, bar, follow};
 use super::{Output, print, signals, system};
 use crate::app::App;
@@ -155,25 +155,8 @@ async fn here(app: &App, by_hand: ByHand) -> anyhow::Result<Explored> {
 }
 
 async fn elsewhere(remote: &Remote, by_hand: &ByHand, output: Output) -> anyhow::Result<Exit> {
-    let mut signals = Signals::listen()?;
-    let (status, answer) = remote.call(Method::POST, "/inject", by_hand.document()).await?;
-    if status != StatusCode::ACCEPTED {
-        anstream::eprintln!("refused: {}", answer["error"].as_str().unwrap_or("no reason was given"));
-        return Ok(remote::refused(status));
-    }
-    let run = answer["run"].as_str().unwrap_or_default();
-    let mut screen = Screen::with(Place::ALONE, STYLE);
-    let exit = match remote::attend(remote, run, &mut screen, &mut signals).await? {
-        Ok(over) => {
-            drop(screen);
-            told(&serde_json::from_value(over["exploration"].clone())?, output)
-        }
-        Err((why, exit)) => {
-            anstream::eprintln!("refused: {why}");
-            exit
-        }
-    };
-    Ok(signals.first().map_or(exit, Exit::Signal))
+    let told = |over: &Value| Ok(told(&serde_json::from_value(over["exploration"].clone())?, output));
+    remote::one(remote, "/inject", by_hand.document(), Screen::with(Place::ALONE, STYLE), told).await
 }
 
 /// Prints what came of it, with the experiment that would make it one.

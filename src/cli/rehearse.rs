@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use serde_json::Value;
 
 use super::documents::{self, Variables};
 use super::exit::{Exit, Usage};
-use super::remote::{self, Remote, Signals};
+use super::remote::{self, Remote};
 use super::show::{Place, Screen, Style, bar, follow};
 use super::{Output, print, signals, system};
 use crate::app::App;
@@ -116,27 +116,10 @@ impl Rehearse {
     }
 
     async fn elsewhere(&self, remote: &Remote, experiment: &Experiment, output: Output) -> anyhow::Result<Exit> {
-        let mut signals = Signals::listen()?;
         let seed = self.seed.map(|seed| format!("&seed={seed}")).unwrap_or_default();
         let path = format!("/rehearse?for={}{seed}", self.length);
-        let (status, answer) = remote.call(Method::POST, &path, experiment.document.clone()).await?;
-        if status != StatusCode::ACCEPTED {
-            anstream::eprintln!("refused: {}", answer["error"].as_str().unwrap_or("no reason was given"));
-            return Ok(remote::refused(status));
-        }
-        let run = answer["run"].as_str().unwrap_or_default();
-        let mut screen = Screen::with(Place::ALONE, STYLE);
-        let exit = match remote::attend(remote, run, &mut screen, &mut signals).await? {
-            Ok(over) => {
-                drop(screen);
-                told(&serde_json::from_value(over["rehearsal"].clone())?, output)
-            }
-            Err((why, exit)) => {
-                anstream::eprintln!("refused: {why}");
-                exit
-            }
-        };
-        Ok(signals.first().map_or(exit, Exit::Signal))
+        let told = |over: &Value| Ok(told(&serde_json::from_value(over["rehearsal"].clone())?, output));
+        remote::one(remote, &path, experiment.document.clone(), Screen::with(Place::ALONE, STYLE), told).await
     }
 }
 

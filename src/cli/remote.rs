@@ -160,6 +160,34 @@ pub(super) fn refused(status: StatusCode) -> Exit {
     }
 }
 
+/// Asks a proxy for something that is no run, attends to it, and has `told` tell what came of it.
+pub(super) async fn one(
+    remote: &Remote,
+    path: &str,
+    document: String,
+    mut screen: Screen,
+    told: impl FnOnce(&Value) -> anyhow::Result<Exit>,
+) -> anyhow::Result<Exit> {
+    let mut signals = Signals::listen()?;
+    let (status, answer) = remote.call(Method::POST, path, document).await?;
+    if status != StatusCode::ACCEPTED {
+        anstream::eprintln!("refused: {}", answer["error"].as_str().unwrap_or("no reason was given"));
+        return Ok(refused(status));
+    }
+    let attended = attend(remote, answer["run"].as_str().unwrap_or_default(), &mut screen, &mut signals).await?;
+    let exit = match attended {
+        Ok(over) => {
+            drop(screen);
+            told(&over)?
+        }
+        Err((why, exit)) => {
+            anstream::eprintln!("refused: {why}");
+            exit
+        }
+    };
+    Ok(signals.first().map_or(exit, Exit::Signal))
+}
+
 /// Keeps a run alive, shows it, and halts it when this command is told to end. What the proxy says when it is over, or why
 /// it was refused.
 pub(super) async fn attend(

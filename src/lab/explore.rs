@@ -16,7 +16,7 @@ use crate::clock;
 use crate::experiment::ByHand;
 use crate::fault::Fault;
 use crate::ledger::OpenRun;
-use crate::measure::{Arm, Note, Phase};
+use crate::measure::{Note, Phase};
 use crate::report::words;
 use crate::units::{Percent, Seed};
 
@@ -129,6 +129,7 @@ impl Lab {
         });
         watch.say("run", format!("the fault is off: {}", ended_by.as_deref().unwrap_or("as planned")));
         let experiment = &order.experiment;
+        let spared = watch.spared().into_iter().filter(|(_, count)| *count > 0);
         let explored = Explored {
             run: order.run.clone(),
             title: experiment.title.clone(),
@@ -144,7 +145,7 @@ impl Lab {
             lasted_ms: lasted.as_millis() as u64,
             ended_by,
             faulted: watch.tally.noted(Note::Faulted),
-            spared: spared(&watch),
+            spared: spared.map(|(why, count)| (why.to_owned(), count)).collect(),
             released: watch.tally.operations.released,
             experiment: offer,
         };
@@ -189,21 +190,4 @@ fn cut(watch: &Watch<'_>, budget: u64) -> Option<Cut> {
     }
     (watch.tally.noted(Note::Faulted) >= budget)
         .then(|| Cut::Budget(format!("the budget is spent: {} met the fault", words::many(budget, "call", "calls"))))
-}
-
-fn spared(watch: &Watch<'_>) -> BTreeMap<String, u64> {
-    let mut spared: BTreeMap<String, u64> = BTreeMap::new();
-    let mut add = |why: &str, count: u64| {
-        if count > 0 {
-            *spared.entry(why.to_owned()).or_default() += count;
-        }
-    };
-    for note in Note::ALL {
-        if let Some(why) = note.spared() {
-            add(why, watch.tally.noted(note));
-        }
-    }
-    add("protected", watch.tally.noted(Note::Protected));
-    add("share", watch.tally.sum(Phase::Inject)[Arm::Bystander as usize].arrived);
-    spared
 }

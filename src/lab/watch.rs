@@ -1,5 +1,6 @@
 //! Watching a phase: taking in what workers recorded, looking at it every tick, and noticing why it must end.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
@@ -265,22 +266,25 @@ impl Watch<'_> {
         self.progress.send_modify(|progress| self.count_into(progress));
     }
 
-    fn count_into(&self, progress: &mut Progress) {
+    /// Calls that could have met the fault and did not, by each reason there is.
+    pub(super) fn spared(&self) -> BTreeMap<&'static str, u64> {
         let noted = |note: Note| self.tally.noted(note);
-        let mut spared = std::collections::BTreeMap::new();
-        for (reason, note) in Note::ALL.into_iter().filter_map(|note| Some((note.spared()?, note))) {
-            spared.insert(reason, noted(note));
-        }
+        let mut spared: BTreeMap<_, _> =
+            Note::ALL.into_iter().filter_map(|note| Some((note.spared()?, noted(note)))).collect();
         // Requests of the slice on a protected route are as safe as calls there.
         *spared.entry("protected").or_default() += noted(Note::Protected);
         if self.experiment.steady_state.is_empty() {
             // By hand nobody is compared: who was not drawn is spared.
             *spared.entry("share").or_default() += self.tally.sum(Phase::Inject)[Arm::Bystander as usize].arrived;
         }
-        progress.faulted = noted(Note::Faulted);
+        spared
+    }
+
+    fn count_into(&self, progress: &mut Progress) {
+        progress.faulted = self.tally.noted(Note::Faulted);
         progress.harmed = self.trial.harmed().spent();
         progress.injecting = self.trial.is_injecting();
         progress.met = self.trial.met().into_iter().collect();
-        progress.spared = spared;
+        progress.spared = self.spared();
     }
 }

@@ -37,12 +37,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Answers one request. Heads lie in boxes: to move them from one future to the next costs more.
-    pub(super) async fn answer(self: Rc<Self>, request: Box<Request<Body>>) -> Result<Response<Body>, Error> {
+    pub(super) async fn answer(self: Rc<Self>, mut request: Box<Request<Body>>) -> Result<Response<Body>, Error> {
         let version = request.version();
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
         let mut entry = self.site.listener.log.draw(plan.config(), &request);
-        let mut request = request;
         let result = match hop::examine(&request, &plan.config().bounds) {
             Err(error) => Err(error),
             Ok(seen) => {

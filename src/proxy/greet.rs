@@ -5,7 +5,6 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::Request;
 use tokio_rustls::rustls::ServerConfig;
@@ -13,7 +12,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::answer::Connection;
 use super::fail_open;
 use super::injecting::Injecting;
-use super::meet::{SHARE, draw};
+use super::meet;
 use super::site::Plan;
 use super::trial::Trial;
 use crate::fault::tls::{Tls, TlsHow};
@@ -101,24 +100,11 @@ fn allowed(trial: &Trial, caller: IpAddr, key: &[u8], recorder: &crate::measure:
     if trial.limits.protect.iter().any(|route| route.at == inject.at) {
         return Err(Note::SparedProtected);
     }
-    recorder.note(Note::Eligible);
     let op = u128::from(trial.chance.bits("key", key)) << 64 | Phase::Inject as u128;
     let call = trial.chance.bits("call", b"a connection");
-    let attempt = trial.attempts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next(op, call);
-    if inject.attempts.is_some_and(|most| attempt > most) {
-        return Err(Note::SparedAttempts);
-    }
-    let drawn = draw(trial, op, call, attempt);
-    if inject.share.ratio() < 1.0 && crate::chance::unit(drawn ^ SHARE) >= inject.share.ratio() {
-        return Err(Note::SparedShare);
-    }
-    if trial.held.load(Ordering::Relaxed) >= trial.limits.max_held() {
-        return Err(Note::SparedLimit);
-    }
-    if !trial.budget.spend(caller) {
-        return Err(Note::SparedBudget);
-    }
-    Ok(Draw(drawn))
+    let draw = meet::drawn(trial, recorder, op, call)?;
+    meet::allowed(trial, caller)?;
+    Ok(draw)
 }
 
 async fn stall(connection: &Connection, trial: &Arc<Trial>, on: &Injecting, tls: &Tls, draw: Draw) -> Greeting {

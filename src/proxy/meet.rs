@@ -88,7 +88,7 @@ pub(super) async fn meet(
             return next(request).await;
         }
     };
-    let Chosen { on, attempt } = injecting;
+    let Chosen { on, draw } = injecting;
     if on.sends_away || on.calls.iter().any(Fault::meets_every_call) {
         recorder.note(Note::Faulted);
         trial.meets(on.kinds());
@@ -96,7 +96,6 @@ pub(super) async fn meet(
         news.uncertain = Some(Uncertain { trial: trial.clone(), on: on.clone(), caller: here.caller });
     }
     let held = trial.hold();
-    let draw = Draw(draw(trial, op, call, attempt));
     news.witness = Witness::in_turn(on.release.clone(), draw.uniform(RELEASE));
     let (version, unread) = (request.version(), !request.body().is_end_stream());
     let (shared, upgrades) = (version >= Version::HTTP_2, request.headers().contains_key(UPGRADE));
@@ -199,7 +198,7 @@ fn send_away(here: &Here<'_>, version: Version, response: &mut Response<Body>) {
 /// A fault that a call is to meet.
 struct Chosen {
     on: Arc<Injecting>,
-    attempt: u32,
+    draw: Draw,
 }
 
 fn chosen(
@@ -225,26 +224,36 @@ fn chosen(
     if trial.slice_at != trial.inject_at && trial.spares_probe(here.listener, request) {
         return Err(Note::SparedProbe);
     }
+    let draw = drawn(trial, recorder, op, call)?;
+    let spared = on.calls.iter().map(|fault| fault.spares(request)).collect::<Option<Vec<_>>>();
+    if let Some(why) = spared.and_then(|all| all.first().copied()) {
+        return Err(note(why));
+    }
+    allowed(trial, here.caller)?;
+    Ok(Some(Chosen { on, draw }))
+}
+
+/// Counts another attempt of a call or a connection that is meant, and tells what its faults draw from, if it is to meet them.
+pub(super) fn drawn(trial: &Trial, recorder: &Recorder, op: u128, call: u64) -> Result<Draw, Note> {
+    let inject = &trial.experiment.inject;
     recorder.note(Note::Eligible);
     let attempt = trial.attempts.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next(op, call);
     if inject.attempts.is_some_and(|most| attempt > most) {
         return Err(Note::SparedAttempts);
     }
-    if inject.share.ratio() < 1.0 && crate::chance::unit(draw(trial, op, call, attempt) ^ SHARE) >= inject.share.ratio()
-    {
+    let draw = draw(trial, op, call, attempt);
+    if inject.share.ratio() < 1.0 && crate::chance::unit(draw ^ SHARE) >= inject.share.ratio() {
         return Err(Note::SparedShare);
     }
-    let spared = on.calls.iter().map(|fault| fault.spares(request)).collect::<Option<Vec<_>>>();
-    if let Some(why) = spared.and_then(|all| all.first().copied()) {
-        return Err(note(why));
-    }
+    Ok(Draw(draw))
+}
+
+/// Takes what a fault costs: a place among those who are held, and one of the budget.
+pub(super) fn allowed(trial: &Trial, caller: IpAddr) -> Result<(), Note> {
     if trial.held.load(Ordering::Relaxed) >= trial.limits.max_held() {
         return Err(Note::SparedLimit);
     }
-    if !trial.budget.spend(here.caller) {
-        return Err(Note::SparedBudget);
-    }
-    Ok(Some(Chosen { on, attempt }))
+    if trial.budget.spend(caller) { Ok(()) } else { Err(Note::SparedBudget) }
 }
 
 fn note(why: Spared) -> Note {
@@ -257,13 +266,13 @@ fn note(why: Spared) -> Note {
 }
 
 /// Tells the draw of the share from the draws of the faults themselves.
-pub(super) const SHARE: u64 = 0x5348_4152_4553_4841;
+const SHARE: u64 = 0x5348_4152_4553_4841;
 
 /// The draw of a held call's place among those that are let go; faults draw with their places in the list.
 const RELEASE: u64 = 0x5245_4c45_4153_4521;
 
 /// What a call draws from: its key, what it calls, and which attempt it is; never the time or the order of arrival.
-pub(super) fn draw(trial: &Trial, op: u128, call: u64, attempt: u32) -> u64 {
+fn draw(trial: &Trial, op: u128, call: u64, attempt: u32) -> u64 {
     let key = (op >> 64) as u64;
     let mut what = [0; 20];
     what[..8].copy_from_slice(&key.to_be_bytes());
