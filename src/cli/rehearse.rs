@@ -208,8 +208,7 @@ fn row(seen: &Seen, rehearsed: &Rehearsed) -> [String; 5] {
     } else {
         format!("{} of {}", words::count(seen.requests), words::count(rehearsed.map.enrolled))
     };
-    let by: Vec<String> =
-        seen.by.iter().map(|(carrier, n)| format!("{} {}", carrier.word(), words::count(*n))).collect();
+    let by: Vec<String> = seen.by.iter().map(|(carrier, n)| format!("{carrier} {}", words::count(*n))).collect();
     let attempts = match seen.calls {
         0 => "–".to_owned(),
         _ => format!("{}, at most {}", words::number(seen.attempts, 2), words::count(seen.most_attempts)),

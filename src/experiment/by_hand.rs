@@ -160,11 +160,19 @@ impl ByHand {
         faults.join(" and ")
     }
 
-    /// What must be known before it begins: a fault that meets whole connections meets everybody's.
+    /// What must be known before it begins: a fault that meets a connection meets whatever else goes over it.
     pub fn warning(&self) -> Option<String> {
         let fault = self.faults.iter().map(|fault| &fault.meant).find(|fault| fault.meets_connections())?;
         let (what, at) = (fault.describe(), &self.at);
-        Some(format!("{what}: this meets whole connections at {at}, everybody's, and not a share of the calls"))
+        let share = self.share;
+        Some(match fault.meets_new_connections() {
+            true => {
+                format!("{what}: this meets {share:#} of the new connections at {at}, and all that would go over them")
+            }
+            false => format!(
+                "{what}: this ends the connections of {share:#} of the calls at {at}, and all that go over them"
+            ),
+        })
     }
 
     /// The experiment that would make it one, ready to be saved. `others` are the system's other listeners: people have to

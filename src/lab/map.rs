@@ -9,8 +9,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::cause::cause;
+use super::whose::{Call, Memory};
 use crate::experiment::Carry;
-use crate::measure::{Carrier, Sighting};
+use crate::measure::Sighting;
 
 /// How many of the calls at a listener must fall within those of another, for this one to be their cause.
 const COVERED: f64 = 0.95;
@@ -42,8 +44,8 @@ pub struct Seen {
     pub upstream: String,
     /// Enrolled requests that were seen here.
     pub requests: u64,
-    /// The same by what told so; one request may be told by several.
-    pub by: BTreeMap<Carrier, u64>,
+    /// The same by what told so, whether it carries the arm or not; one request may be told by several.
+    pub by: BTreeMap<String, u64>,
     /// Calls of enrolled requests.
     pub calls: u64,
     /// Calls that belong to no enrolled request, as far as anybody can tell.
@@ -99,32 +101,12 @@ pub struct Map {
     pub losses: Vec<Loss>,
 }
 
-/// What a run would take for the context.
-fn counts(carry: &Carry, carrier: Carrier) -> bool {
-    match carry {
-        Carry::Auto => true,
-        Carry::Baggage => carrier == Carrier::Baggage,
-        Carry::Traceparent => carrier == Carrier::Traceparent,
-        Carry::B3 => carrier == Carrier::B3,
-        Carry::Header(name) => carrier == Carrier::RequestId && name == "x-request-id",
-        Carry::None => false,
-    }
-}
-
 /// Draws the map. The slice is chosen at the place `slice_at`.
 pub fn draw(sightings: &[Sighting], stands: &[Stand], slice_at: usize, carry: &Carry) -> Map {
     // Whoever is still under way at the slice has been seen further down already.
-    let enrolled: HashSet<u128> = sightings.iter().filter_map(|call| call.op).collect();
-    let traces: HashMap<u64, u128> =
-        at(sightings, slice_at).filter_map(|call| Some((call.trace?.1, call.op?))).collect();
-    // From here on a call belongs to the request that a run would know it by, or to none.
-    let told = |call: &Sighting| -> [Option<(Carrier, u128)>; 2] {
-        let traced = call.trace.and_then(|(carrier, id)| Some((carrier, *traces.get(&id)?)));
-        [call.op.map(|op| (Carrier::Baggage, op)), traced]
-    };
-    let known =
-        |call: &Sighting| told(call).iter().flatten().find(|(carrier, _)| counts(carry, *carrier)).map(|(_, op)| *op);
-    let calls: Vec<Sighting> = sightings.iter().map(|call| Sighting { op: known(call), ..*call }).collect();
+    let enrolled: HashSet<u128> = sightings.iter().filter_map(|seen| Some(seen.of?.1)).collect();
+    let memory = Memory::of(sightings.iter().filter(|seen| seen.listener == slice_at));
+    let calls: Vec<Call<'_>> = sightings.iter().map(|seen| memory.call(seen)).collect();
     let mut listeners: Vec<Seen> = Vec::new();
     for stand in stands {
         let mut seen = Seen { listener: stand.name.clone(), upstream: stand.upstream.clone(), ..Seen::default() };
@@ -132,8 +114,7 @@ pub fn draw(sightings: &[Sighting], stands: &[Stand], slice_at: usize, carry: &C
             seen.requests = enrolled.len() as u64;
             seen.context = if enrolled.is_empty() { Context::NoCalls } else { Context::Begins };
         } else {
-            let by = at(sightings, stand.index).flat_map(|call| told(call).into_iter().flatten());
-            look(&mut seen, at(&calls, stand.index), by);
+            look(&mut seen, at(&calls, stand.index), &memory);
         }
         listeners.push(seen);
     }
@@ -142,7 +123,7 @@ pub fn draw(sightings: &[Sighting], stands: &[Stand], slice_at: usize, carry: &C
     let passes = passes(&calls, stands, &flows);
     for (place, stand) in stands.iter().enumerate() {
         if matches!(map.listeners[place].context, Context::Lost | Context::Partly) {
-            let unknown: Vec<&Sighting> = at(&calls, stand.index).filter(|call| call.op.is_none()).collect();
+            let unknown: Vec<&Call<'_>> = at(&calls, stand.index).filter(|call| call.op.is_none()).collect();
             let loss = lost(&unknown, place, stands, slice_at, &flows, &passes);
             match loss {
                 Lost::Nobodys if map.listeners[place].context == Context::Lost => {
@@ -151,37 +132,37 @@ pub fn draw(sightings: &[Sighting], stands: &[Stand], slice_at: usize, carry: &C
                 Lost::Nobodys => {}
                 // Its caller got none either; that is told where it is lost.
                 Lost::By(caller) if map.listeners[caller].context == Context::Lost => {}
-                Lost::By(caller) => map.losses.push(explained(place, Some(caller), stands, &unknown, &passes)),
-                Lost::Unknown => map.losses.push(explained(place, None, stands, &unknown, &passes)),
+                Lost::By(caller) => map.losses.push(explained(place, Some(caller), stands, &unknown, &passes, carry)),
+                Lost::Unknown => map.losses.push(explained(place, None, stands, &unknown, &passes, carry)),
             }
         }
     }
     map
 }
 
-fn at(sightings: &[Sighting], index: usize) -> impl Iterator<Item = &Sighting> {
-    sightings.iter().filter(move |call| call.listener == index)
+fn at<'c, 's>(calls: &'c [Call<'s>], index: usize) -> impl Iterator<Item = &'c Call<'s>> {
+    calls.iter().filter(move |call| call.seen.listener == index)
 }
 
-fn look<'s>(seen: &mut Seen, calls: impl Iterator<Item = &'s Sighting>, told: impl Iterator<Item = (Carrier, u128)>) {
-    let mut by: BTreeMap<Carrier, HashSet<u128>> = BTreeMap::new();
-    for (carrier, op) in told {
-        by.entry(carrier).or_default().insert(op);
-    }
+fn look<'c>(seen: &mut Seen, calls: impl Iterator<Item = &'c Call<'c>>, memory: &Memory) {
+    let mut by: BTreeMap<&str, HashSet<u128>> = BTreeMap::new();
     let mut attempts: HashMap<(u128, u64), u64> = HashMap::new();
     let mut requests = HashSet::new();
     for call in calls {
+        for (carrier, op) in memory.told(call.seen) {
+            by.entry(carrier.carrier().unwrap_or_default()).or_default().insert(op);
+        }
         match call.op {
             Some(op) => {
                 seen.calls += 1;
                 requests.insert(op);
-                *attempts.entry((op, call.call)).or_default() += 1;
+                *attempts.entry((op, call.seen.call)).or_default() += 1;
             }
             None => seen.without += 1,
         }
     }
     seen.requests = requests.len() as u64;
-    seen.by = by.into_iter().map(|(carrier, ops)| (carrier, ops.len() as u64)).collect();
+    seen.by = by.into_iter().map(|(carrier, ops)| (carrier.to_owned(), ops.len() as u64)).collect();
     seen.attempts = if attempts.is_empty() { 0.0 } else { seen.calls as f64 / attempts.len() as f64 };
     seen.most_attempts = attempts.values().copied().max().unwrap_or_default();
     let missing = seen.without as f64 / (seen.calls + seen.without).max(1) as f64;
@@ -201,8 +182,8 @@ struct Flow {
 }
 
 impl Flow {
-    fn of<'s>(calls: impl Iterator<Item = &'s Sighting>) -> Self {
-        let mut under_way: Vec<(Instant, Instant)> = calls.map(|call| (call.arrived, call.left)).collect();
+    fn of<'c>(calls: impl Iterator<Item = &'c Call<'c>>) -> Self {
+        let mut under_way: Vec<(Instant, Instant)> = calls.map(|call| (call.seen.arrived, call.seen.left)).collect();
         under_way.sort_unstable();
         let all: Duration = under_way.iter().map(|(arrived, left)| *left - *arrived).sum();
         let mean = all / (under_way.len().max(1) as u32);
@@ -220,20 +201,21 @@ impl Flow {
 }
 
 /// For each listener whose calls are known to belong to a request: the one before the service that made them.
-fn passes(sightings: &[Sighting], stands: &[Stand], flows: &BTreeMap<usize, Flow>) -> BTreeMap<usize, usize> {
+fn passes(all: &[Call<'_>], stands: &[Stand], flows: &BTreeMap<usize, Flow>) -> BTreeMap<usize, usize> {
     let mut known: HashMap<(usize, u128), Vec<&Sighting>> = HashMap::new();
-    for call in sightings {
+    for call in all {
         if let Some(op) = call.op {
-            known.entry((call.listener, op)).or_default().push(call);
+            known.entry((call.seen.listener, op)).or_default().push(call.seen);
         }
     }
     let mut passes = BTreeMap::new();
     for (place, stand) in stands.iter().enumerate() {
-        let calls: Vec<&Sighting> = at(sightings, stand.index).filter(|call| call.op.is_some()).collect();
+        let calls: Vec<&Call<'_>> = at(all, stand.index).filter(|call| call.op.is_some()).collect();
         let covers = |other: &Stand| {
-            let within = |call: &&&Sighting| {
+            let within = |call: &&&Call<'_>| {
                 let theirs = call.op.and_then(|op| known.get(&(other.index, op)));
-                theirs.into_iter().flatten().any(|it| it.arrived <= call.arrived && call.arrived <= it.left)
+                let arrived = call.seen.arrived;
+                theirs.into_iter().flatten().any(|it| it.arrived <= arrived && arrived <= it.left)
             };
             calls.iter().filter(within).count() as f64 >= COVERED * calls.len() as f64
         };
@@ -257,7 +239,7 @@ enum Lost {
 
 /// Whose calls these are, that say of no request.
 fn lost(
-    calls: &[&Sighting],
+    calls: &[&Call<'_>],
     place: usize,
     stands: &[Stand],
     slice_at: usize,
@@ -266,14 +248,14 @@ fn lost(
 ) -> Lost {
     // A reload may have closed the slice's listener meanwhile.
     let Some(slice) = flows.get(&slice_at) else { return Lost::Unknown };
-    let ours: Vec<&&Sighting> = calls.iter().filter(|call| slice.was_at(call.arrived)).collect();
+    let ours: Vec<&&Call<'_>> = calls.iter().filter(|call| slice.was_at(call.seen.arrived)).collect();
     if ours.len() * 2 < calls.len() {
         return Lost::Nobodys;
     }
     let own = flows[&stands[place].index].mean;
     let covers = |stand: &Stand| {
         let flow = &flows[&stand.index];
-        let within = ours.iter().filter(|call| flow.was_at(call.arrived)).count();
+        let within = ours.iter().filter(|call| flow.was_at(call.seen.arrived)).count();
         flow.mean >= own && within as f64 >= COVERED * ours.len() as f64
     };
     let callers: Vec<usize> = (0..stands.len()).filter(|it| *it != place && covers(&stands[*it])).collect();
@@ -287,51 +269,25 @@ fn explained(
     place: usize,
     caller: Option<usize>,
     stands: &[Stand],
-    calls: &[&Sighting],
+    calls: &[&Call<'_>],
     passes: &BTreeMap<usize, usize>,
+    carry: &Carry,
 ) -> Loss {
     let at = stands[place].name.clone();
-    let traced = |carrier| calls.iter().any(|call| call.trace.is_some_and(|(found, _)| found == carrier));
     let elsewhere: Vec<&str> = passes
         .iter()
         .filter(|(there, it)| Some(**it) == caller && **there != place)
         .map(|(there, _)| stands[*there].name.as_str())
         .collect();
     let between = caller.map(|it| &stands[it]);
-    let cause = match between {
-        Some(stand) if stand.external => {
-            format!("what is behind {} is external: nothing of ours is sent there", stand.name)
-        }
-        // Where it is not told to trust them, a listener of ours between slice and fault takes marks out.
-        Some(stand) if !stand.trusts => format!(
-            "the listener {} takes members of our name out of the baggage; say `trust_baggage: true` there, because it \
-             stands between the slice and the fault",
-            stand.name
-        ),
-        _ if traced(Carrier::Traceparent) => {
-            "its calls carry `traceparent` and no baggage: OpenTelemetry is there, and its propagators are without \
-             baggage; set OTEL_PROPAGATORS=tracecontext,baggage"
-                .to_owned()
-        }
-        _ if traced(Carrier::B3) => {
-            "its calls carry `b3` and no baggage: set OTEL_PROPAGATORS=b3,baggage, or copy the header `baggage`"
-                .to_owned()
-        }
-        _ if !elsewhere.is_empty() => format!(
-            "it passes the context on to {}, so this call is made by a client that is not instrumented, or by hand; \
-             copy the header `baggage` from the request",
-            elsewhere.join(" and ")
-        ),
-        _ => "its calls carry neither `traceparent` nor baggage: OpenTelemetry is not installed or is switched off \
-              (OTEL_SDK_DISABLED), or the call is made by hand; copy the header `baggage` from the request"
-            .to_owned(),
-    };
+    let cause = cause(between, calls, &elsewhere, carry);
     Loss { at, behind: between.map(|it| it.name.clone()), service: between.map(|it| it.upstream.clone()), cause }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::{Arm, Note, Shown};
 
     const NAMES: [&str; 4] = ["front", "catalogue", "inventory", "prices"];
 
@@ -358,15 +314,15 @@ mod tests {
         }
 
         /// A call at a listener from one millisecond to another, with the mark of the request of this moment or without.
-        fn call(&mut self, listener: usize, from: u64, until: u64, marked: bool, trace: Option<(Carrier, u64)>) {
+        fn call(&mut self, listener: usize, from: u64, until: u64, marked: bool, id: Option<Shown>) {
             let at = |ms| self.began + Duration::from_millis(ms);
-            let op = marked.then_some(self.number);
+            let arm = if self.number.is_multiple_of(2) { Arm::Treatment } else { Arm::Control };
             self.sightings.push(Sighting {
                 listener,
                 arrived: at(from),
                 left: at(until),
-                op,
-                trace,
+                of: marked.then_some((arm, self.number)),
+                ids: [id, None, None, None],
                 call: listener as u64,
             });
         }
@@ -424,21 +380,48 @@ mod tests {
         assert!(loss.cause.contains("passes the context on to catalogue"), "{}", loss.cause);
     }
 
-    #[test]
-    fn what_the_calls_carry_says_what_the_cause_is() {
+    /// Requests whose calls carry an id and no mark.
+    fn identified(by: Note, carries: bool, ids: impl Fn(u64) -> [u64; 2]) -> World {
         let mut world = World::new();
         for number in 0..50 {
             world.number += 1;
-            let trace = Some((Carrier::Traceparent, number));
-            world.call(0, number * 50, number * 50 + 30, true, trace);
-            world.call(2, number * 50 + 2, number * 50 + 10, false, trace);
+            let [asked, called] = ids(number).map(|id| Some(Shown { by, id, carries }));
+            world.call(0, number * 50, number * 50 + 30, true, asked);
+            world.call(2, number * 50 + 2, number * 50 + 10, false, called);
         }
-        let whatever_arrives = world.map();
-        assert!(whatever_arrives.losses.is_empty(), "the trace will do");
-        let map = draw(&world.sightings, &stands(), 0, &Carry::Baggage);
-        assert!(map.losses[0].cause.contains("OTEL_PROPAGATORS"), "{}", map.losses[0].cause);
-        assert_eq!(map.listeners[2].by, BTreeMap::from([(Carrier::Traceparent, 50)]));
+        world
+    }
+
+    #[test]
+    fn a_call_is_known_by_the_ids_that_carry_the_arm_and_by_no_others() {
+        for (by, word) in [(Note::ByTraceparent, "traceparent"), (Note::ByHeader, "header")] {
+            let world = identified(by, true, |n| [n, n]);
+            let map = world.map();
+            assert!(map.losses.is_empty(), "{:?}", map.losses);
+            let inventory = &map.listeners[2];
+            assert_eq!((inventory.requests, inventory.context), (50, Context::Arrives));
+            assert_eq!(inventory.by, BTreeMap::from([(word.to_owned(), 50)]));
+        }
+        let map = draw(&identified(Note::ByTraceparent, false, |n| [n, n]).sightings, &stands(), 0, &Carry::Baggage);
+        assert!(map.losses[0].cause.contains("OTEL_PROPAGATORS=tracecontext,baggage"), "{}", map.losses[0].cause);
+        assert_eq!(map.listeners[2].by, BTreeMap::from([("traceparent".to_owned(), 50)]), "it would do");
         assert_eq!((map.listeners[2].context, map.listeners[2].requests), (Context::Lost, 0));
+    }
+
+    #[test]
+    fn what_the_calls_carry_says_what_the_cause_is() {
+        let header = || "header:x-order".parse().unwrap();
+        for (world, carry, cause) in [
+            (identified(Note::ByTraceparent, true, |n| [n, n + 1000]), Carry::Auto, "a trace of their own"),
+            (identified(Note::ByTraceparent, true, |n| [n / 2, n / 2]), Carry::Auto, "`by: trace`"),
+            (identified(Note::ByHeader, true, |n| [n, n + 1000]), header(), "pass that of the request on"),
+            (chain(100, 1), header(), "come without `x-order`"),
+            (chain(100, 1), Carry::Traceparent, "copy the header `traceparent`"),
+        ] {
+            let map = draw(&world.sightings, &stands(), 0, &carry);
+            let [loss] = map.losses.as_slice() else { panic!("{cause}: {:?}", map.losses) };
+            assert!(loss.cause.contains(cause), "{cause}: {}", loss.cause);
+        }
 
         let world = chain(100, 1);
         let mut stands = stands();

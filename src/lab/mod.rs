@@ -3,6 +3,7 @@
 //! Read [`run`] first: the life of an experiment is one function, top to bottom.
 
 pub mod bound;
+mod cause;
 pub mod control;
 mod counters;
 pub mod evidence;
@@ -41,6 +42,7 @@ mod stop;
 #[cfg(test)]
 mod stop_tests;
 mod watch;
+mod whose;
 mod write;
 
 pub use self::control::{Control, Over, Started, Status};

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::arm::Arm;
 pub use self::outcome::{Count, End, Outcome, Rule, Until};
 pub use self::recorder::{Arrival, Batch, Budget, Entry, Keep, Note, PhaseMark, Recorder, Unit};
-pub use self::sighting::{Carrier, Sighting};
+pub use self::sighting::{Shown, Sighting};
 pub use self::tally::{Counts, Tally};
 pub use self::whole::Attempt;
 

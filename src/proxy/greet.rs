@@ -1,6 +1,7 @@
 //! What a new connection meets where a fault waits for connections: nothing, an end, or a handshake that fails.
 //!
-//! Its arm is drawn from its caller's address as that of a request by `client-ip` is, so that both are the same.
+//! Its arm is drawn from its caller's address as that of a request by `client-ip` is, so that both are the same; where the
+//! slice is chosen by anything else, each connection is drawn for itself.
 
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -12,9 +13,11 @@ use tokio_rustls::rustls::ServerConfig;
 use super::answer::Connection;
 use super::fail_open;
 use super::injecting::Injecting;
+use super::key;
 use super::meet;
 use super::site::Plan;
 use super::trial::Trial;
+use crate::experiment::By;
 use crate::fault::tls::{Tls, TlsHow};
 use crate::fault::{Draw, Fault, Witness};
 use crate::measure::{Arm, Note, Phase};
@@ -70,14 +73,17 @@ fn chosen<'f>(
     if trial.only_own || !one || !slice.matches.asks_for_callers_only() || !inject.matches.asks_for_callers_only() {
         return None;
     }
-    let key = caller.to_string();
-    if !slice.matches.matches(&Request::new(()), Some(caller)) || trial.arm(key.as_bytes()) != Arm::Treatment {
+    let key = match slice.by {
+        By::ClientIp => caller.to_string().into_bytes(),
+        _ => key::alone(&connection.worker).to_vec(),
+    };
+    if !slice.matches.matches(&Request::new(()), Some(caller)) || trial.arm(&key) != Arm::Treatment {
         return None;
     }
     let secure = plan.setup.tls.server.is_some();
     let faults: Vec<&Fault> = on.connections.iter().filter(|fault| secure || fault.kind() != "tls").collect();
     let recorder = connection.worker.recorder(trial);
-    match allowed(trial, caller, key.as_bytes(), &recorder) {
+    match allowed(trial, caller, &key, &recorder) {
         Ok(draw) => {
             let fault = *faults.get((draw.uniform(0) * faults.len() as f64) as usize)?;
             recorder.note(Note::Faulted);

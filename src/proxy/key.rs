@@ -5,21 +5,28 @@ use http::Request;
 use super::context;
 use super::pass::Here;
 use super::trial::Trial;
+use super::worker::Worker;
 use crate::experiment::{By, Experiment};
 use crate::measure::Phase;
 use crate::service::Body;
 
 /// What is drawn for a request. Own load always has a key: its index.
 pub(super) fn of(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
-    let itself = || {
-        let worker = here.worker.index as u64;
-        own.unwrap_or_else(|| worker << 32 | u64::from(number)).to_be_bytes().to_vec()
-    };
+    let itself = || own.map_or_else(|| nobodys(here.worker, number), u64::to_be_bytes).to_vec();
     let written = context::key(by, request.headers(), here.caller);
     match by {
         By::Request | By::Trace => Some(written.unwrap_or_else(itself)),
         _ => written.or_else(|| own.map(|index| index.to_be_bytes().to_vec())),
     }
+}
+
+/// The key of what stands for itself and says nothing.
+pub(super) fn alone(worker: &Worker) -> [u8; 8] {
+    nobodys(worker, worker.next_operation())
+}
+
+fn nobodys(worker: &Worker, number: u32) -> [u8; 8] {
+    ((worker.index as u64) << 32 | u64::from(number)).to_be_bytes()
 }
 
 /// What joins the attempts of an operation: what the experiment says, else the slice's key. Somebody's key (a user, an

@@ -60,7 +60,7 @@ impl Meeting {
 pub(super) async fn meet(
     here: &Here<'_>,
     meeting: Meeting,
-    request: Request<Body>,
+    mut request: Request<Body>,
     next: Next,
 ) -> Result<Response<Body>, Error> {
     let Meeting { trial, recorder, op } = meeting;
@@ -99,6 +99,8 @@ pub(super) async fn meet(
     news.witness = Witness::in_turn(on.release.clone(), draw.uniform(RELEASE));
     let (version, unread) = (request.version(), !request.body().is_end_stream());
     let (shared, upgrades) = (version >= Version::HTTP_2, request.headers().contains_key(UPGRADE));
+    // The caller's own standing still is told from a fault's, which may have the body wait as long as it likes.
+    request.body_mut().stall_after(here.config.timeouts.body_stall.get());
     let (kept, mut request) = Kept::of(request);
     let extensions = request.extensions_mut();
     extensions.insert(Arrived(Instant::now()));

@@ -72,8 +72,8 @@ pub(super) struct Way {
 #[derive(Default)]
 pub(super) struct Watched {
     unit: Option<Unit>,
-    /// In a rehearsal: as a call, and as a request of the slice.
-    _sights: [Option<Box<Sight>>; 2],
+    /// Where rehearsals look: for each as a call, or as a request of its slice.
+    _sights: Vec<Sight>,
 }
 
 impl Watched {
@@ -89,12 +89,13 @@ impl Watched {
 pub(super) fn way(here: &Here<'_>, request: &mut Request<Body>) -> Way {
     let index = here.listener;
     let mark = context::read(request.headers());
-    let seen = seen(here, mark, request).map(Box::new);
+    let mut sights: Vec<Sight> = here.trials.iter().filter_map(|trial| seen(here, trial, mark, request)).collect();
     if let Some(trial) = here.trials.iter().find(|trial| trial.slice_at == index) {
         let (meeting, unit, entered) = enter(here, trial, mark, request);
-        return Way { meeting, watched: Watched { unit, _sights: [seen, entered.map(Box::new)] } };
+        sights.extend(entered);
+        return Way { meeting, watched: Watched { unit, _sights: sights } };
     }
-    let watched = Watched { unit: None, _sights: [seen, None] };
+    let watched = Watched { unit: None, _sights: sights };
     if let Some(trial) = here.trials.iter().find(|trial| trial.inject_at == index) {
         return Way { meeting: arrive(here, trial, mark, request), watched };
     }
@@ -106,16 +107,18 @@ pub(super) fn way(here: &Here<'_>, request: &mut Request<Body>) -> Way {
 
 /// Writes down that a call was here, where a rehearsal looks for it. Where the fault waits, others than those it is for are
 /// none of its business.
-fn seen(here: &Here<'_>, mark: Option<Mark>, request: &Request<Body>) -> Option<Sight> {
+fn seen(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &Request<Body>) -> Option<Sight> {
     let index = here.listener;
-    let trial = here.trials.iter().find(|trial| trial.looks_everywhere() && trial.slice_at != index)?;
+    if !trial.looks_everywhere() || trial.slice_at == index {
+        return None;
+    }
     trial.guarded(|| {
         let meant = trial.inject_at != index || trial.experiment.inject.matches.matches(request, Some(here.caller));
-        let op = match mark {
-            Some(Mark::Arm { token, op, .. }) if token == trial.token => Some(op),
+        let of = match mark {
+            Some(Mark::Arm { token, arm, op }) if token == trial.token => Some((arm, op)),
             _ => None,
         };
-        meant.then(|| Sight::new(here, trial, op, request))
+        meant.then(|| Sight::new(here, trial, of, request))
     })
 }
 
@@ -140,7 +143,7 @@ fn enter(
     }
     let Some(part) = trial.guarded(|| choose(here, trial, mark, request)) else { return (None, None, None) };
     let Part { arm, op, recorder, unit } = part;
-    let sight = trial.looks_everywhere().then(|| Sight::new(here, trial, Some(op), request));
+    let sight = trial.looks_everywhere().then(|| Sight::new(here, trial, Some((arm, op)), request));
     let here_too = trial.inject_at == trial.slice_at;
     (here_too.then(|| Meeting::of(trial, recorder, arm, op)).flatten(), Some(unit), sight)
 }

@@ -315,7 +315,7 @@ async fn every_example_of_the_documents_meets_a_call_and_lets_go_of_it() {
 }
 
 /// Limits under which more methods may be sent twice.
-fn twice(methods: &[Method]) -> Arc<Limits> {
+pub(crate) fn twice(methods: &[Method]) -> Arc<Limits> {
     Arc::new(Limits { duplicate_methods: methods.to_vec(), ..limits() })
 }
 

@@ -1,7 +1,7 @@
 //! How the arm travels in the baggage, and where it does not.
 
 use pratfall::experiment::ByHand;
-use pratfall::measure::{Arm, Carrier, Note};
+use pratfall::measure::{Arm, Note};
 
 use crate::support::{Origin, Run, Stage, everybody, experiment, get, listener};
 
@@ -238,9 +238,33 @@ async fn a_rehearsal_sees_each_call_where_it_comes_and_whose_it_is() {
     let mut seen = tally.sightings.clone();
     seen.sort_by_key(|call| call.listener);
     let [front, between, inventory] = seen.as_slice() else { panic!("three") };
-    assert!(front.op.is_some() && between.op == front.op && inventory.op.is_none());
-    assert!(front.trace.is_some_and(|(carrier, _)| carrier == Carrier::Traceparent));
-    assert!(between.trace == front.trace && inventory.trace == front.trace, "one trace");
+    assert!(front.of.is_some() && between.of == front.of && inventory.of.is_none());
+    assert_eq!(
+        front.ids.map(|id| id.map(|id| (id.by, id.carries))),
+        [Some((Note::ByTraceparent, true)), None, None, None]
+    );
+    assert!(between.ids == front.ids && inventory.ids == front.ids, "one trace");
     assert!(between.call == inventory.call && between.call != front.call, "the same call is another attempt");
     assert!(seen.iter().all(|call| call.arrived <= call.left));
+}
+
+#[tokio::test]
+async fn of_two_rehearsals_at_once_each_sees_every_call() {
+    let street = Street::start(|_| {}).await;
+    let first = street.enroll("error: { status: 503 }");
+    let mut elsewhere = experiment("error: { status: 503 }");
+    elsewhere.slice.at = "between".to_owned();
+    let second = street.stage.enroll(elsewhere);
+    for run in [&first, &second] {
+        run.trial.look_everywhere();
+    }
+    for at in ["front", "between", "inventory"] {
+        street.stage.call(at).await.ask(get("/", "")).await;
+    }
+    for mut run in [first, second] {
+        let tally = run.tally("all are seen", |tally| tally.sightings.len() == 3).await;
+        let mut seen: Vec<usize> = tally.sightings.iter().map(|call| call.listener).collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2]);
+    }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use pratfall::experiment::by_hand::ByHand;
 use pratfall::experiment::glob::PathGlob;
 use pratfall::experiment::limits::{Limits, Protected};
 use pratfall::experiment::{By, Experiment, Guard};
@@ -86,6 +87,25 @@ async fn a_connection_is_in_the_arm_of_its_callers_requests() {
         let mut caller = stage.front().await;
         caller.send([announced(n), get("/", "")].concat()).await;
         assert_eq!(!caller.is_answered_well().await, treated, "192.0.2.{n}");
+    }
+}
+
+#[tokio::test]
+async fn by_hand_each_new_connection_is_drawn_for_itself() {
+    let origin = Origin::well().await;
+    let stage = Stage::before(origin.address).await;
+    for (share, refused) in [("40%", 25..=55), ("100%", 100..=100)] {
+        let text = format!("at: front\nfaults: [{{ drop: {{ how: refuse }} }}]\nshare: {share}\nseed: 7");
+        let by_hand = ByHand::parse("<by hand>", &text).unwrap_or_else(|problems| panic!("{problems}"));
+        let run = stage.enroll(by_hand.experiment(&[]).unwrap_or_else(|problems| panic!("{problems}")));
+        let _injection = run.inject();
+        let mut lost = 0;
+        for _ in 0..100 {
+            let mut caller = stage.front().await;
+            let _ = caller.try_send(&get("/", "")).await;
+            lost += u32::from(!caller.is_answered_well().await);
+        }
+        assert!(refused.contains(&lost), "{share}: {lost} of one caller's connections");
     }
 }
 
