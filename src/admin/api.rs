@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
 use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::map_response;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -19,6 +20,9 @@ use crate::units::{Seed, Span};
 
 /// An experiment is never longer than this.
 const LONGEST_DOCUMENT: usize = 1 << 20;
+
+/// Why something is refused is never longer than this.
+const LONGEST_REASON: usize = 16 << 10;
 
 /// What may be read by everybody.
 pub(super) fn telemetry(admin: Admin) -> Router {
@@ -43,7 +47,12 @@ pub(super) fn switches(admin: Admin) -> Router {
         .route("/halt", post(halt))
         .route("/resume", post(resume))
         .route("/reload", post(reload))
+        .fallback(|| async { ApiError(StatusCode::NOT_FOUND, "there is no such path here".to_owned()) })
+        .method_not_allowed_fallback(|| async {
+            ApiError(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method".to_owned())
+        })
         .layer(DefaultBodyLimit::max(LONGEST_DOCUMENT))
+        .layer(map_response(in_json))
         .with_state(admin)
 }
 
@@ -55,6 +64,17 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.0, Json(json!({ "error": self.1 }))).into_response()
     }
+}
+
+/// What the framework itself refuses is said in our words' shape.
+async fn in_json(response: Response) -> Response {
+    let status = response.status();
+    let said = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if said || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let text = axum::body::to_bytes(response.into_body(), LONGEST_REASON).await.unwrap_or_default();
+    ApiError(status, String::from_utf8_lossy(&text).into_owned()).into_response()
 }
 
 impl From<Refusal> for ApiError {
@@ -72,9 +92,9 @@ fn unknown(run: &str) -> ApiError {
     ApiError(StatusCode::NOT_FOUND, format!("there is no run `{run}` here; `GET /status` lists them"))
 }
 
-/// Changes need the token; stopping does not, when it comes from this machine.
+/// Changes need the token; stopping does not, when it comes from this machine, and from no page of a browser on it.
 fn admit(admin: &Admin, headers: &HeaderMap, caller: Option<SocketAddr>) -> Result<(), ApiError> {
-    let stops_from_here = caller.is_some_and(|caller| caller.ip().is_loopback());
+    let stops_from_here = caller.is_some_and(|caller| caller.ip().is_loopback()) && !headers.contains_key(ORIGIN);
     let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     if stops_from_here || admin.token.admits(authorization) {
         return Ok(());
@@ -98,7 +118,14 @@ async fn readyz(State(admin): State<Admin>, Query(query): Query<Verbose>) -> Res
     let mark = |good: bool| if good { "[+]" } else { "[-]" };
     let lab = admin.control.lab();
     let mut text = format!("{}listeners {}\n", mark(!draining), if draining { "draining" } else { "serving" });
-    text += &format!("{}ledger\n", mark(admin.ledger.is_some()));
+    let trouble = match &admin.ledger {
+        Some(ledger) => ledger.trouble(),
+        None => Some("there is none".to_owned()),
+    };
+    text += &match trouble {
+        None => "[+]ledger\n".to_owned(),
+        Some(why) => format!("[-]ledger: {why}\n"),
+    };
     text += &format!("[+]armed for {}\n", armed(lab.limits.armed(), &lab.limits.faults));
     if let Some(reason) = admin.control.halted() {
         text += &format!("[-]halted by {} at {}\n", reason.by, reason.at);
@@ -212,7 +239,7 @@ async fn start(
         let Ok(Ok(report)) = started.result.await else { return };
         let saved = tokio::task::spawn_blocking(move || files::save(&report, &reports)).await;
         if let Ok(Err(error)) = saved {
-            tracing::error!(%error, "the report could not be written to its files; the ledger has it");
+            tracing::error!(%error, "the report could not be written to its files; `pratfall report` has it from the ledger");
         }
     });
     Ok(accepted(&run))
@@ -281,7 +308,8 @@ async fn halt(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     admit(&admin, &headers, Some(caller))?;
-    let by: String = who.by.unwrap_or_else(|| "an operator".to_owned()).chars().take(100).collect();
+    let by = who.by.unwrap_or_else(|| "an operator".to_owned());
+    let by: String = by.chars().filter(|c| !c.is_control()).take(100).collect();
     let stopped = admin.control.halt(&by).map_err(|error| {
         let why = format!("all faults are off, but the mark that forbids new runs cannot be written: {error}");
         ApiError(StatusCode::INTERNAL_SERVER_ERROR, why)

@@ -19,6 +19,7 @@
 //! HTTP status codes of the API appear in this room only.
 
 mod api;
+mod door;
 mod metrics;
 mod standing;
 mod token;
@@ -78,17 +79,10 @@ pub fn open(admin: Admin, door: Option<TcpListener>, window: Option<TcpListener>
     let telemetry = api::telemetry(admin.clone());
     if let Some(socket) = door {
         let all = telemetry.clone().merge(api::switches(admin.clone()));
-        tasks.push(tokio::spawn(serve(socket, all)));
+        tasks.push(tokio::spawn(door::serve(socket, all)));
     }
     if let Some(socket) = window {
-        tasks.push(tokio::spawn(serve(socket, telemetry)));
+        tasks.push(tokio::spawn(door::serve(socket, telemetry)));
     }
     Doors { admin, tasks }
-}
-
-async fn serve(socket: TcpListener, router: axum::Router) {
-    let service = router.into_make_service_with_connect_info::<std::net::SocketAddr>();
-    if let Err(error) = axum::serve(socket, service).await {
-        tracing::error!(%error, "the admin listener is gone");
-    }
 }

@@ -115,7 +115,8 @@ impl App {
         let opened = path
             .as_ref()
             .map_err(Clone::clone)
-            .and_then(|path| Ledger::open(path).map_err(|error| format!("ledger: {error}")));
+            .and_then(|path| Ledger::open(path).map_err(|error| format!("ledger: {error}")))
+            .and_then(|ledger| ledger.try_out().map(|()| ledger).map_err(|error| format!("ledger: {error}")));
         let ledger = opened.map_err(|why| standing.complain(why)).ok();
         let mark = path.ok().as_deref().map(HaltMark::beside);
         let app = Self::assemble(system.clone(), &folder, sockets, ledger.map(Arc::new), mark, standing)?;

@@ -50,7 +50,7 @@ impl Source {
     }
 
     fn text(&self) -> Result<(String, String), AppError> {
-        let text = std::fs::read_to_string(&self.path);
+        let text = crate::document::load_ordinary(&self.path);
         let text = text.map_err(|cause| AppError::File { path: self.path.clone(), cause })?;
         Ok((self.path.display().to_string(), text))
     }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 use super::exit::Usage;
+use crate::document;
 
 /// A document as it was found.
 #[derive(Clone, Debug)]
@@ -66,8 +67,7 @@ pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
 
 fn one(path: &Path) -> anyhow::Result<Document> {
     let name = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|error| Usage(format!("{name}: {error}")))?;
-    let text = String::from_utf8(bytes).map_err(|_| Usage(format!("{name}: not UTF-8 text")))?;
+    let text = document::load(path).map_err(|error| Usage(format!("{name}: {error}")))?;
     Ok(Document { name, text })
 }
 

@@ -130,15 +130,16 @@ pub(super) async fn run(
         let exit = match over {
             Ok(over) => {
                 let mut report: Report = serde_json::from_value(over["report"].clone())?;
-                let folder = save(&mut report, asked.reports, Door::On(&remote.base))?;
-                tell(&report, place, &folder, asked.output);
+                let saved = save(&mut report, asked.reports, Door::On(&remote.base));
+                tell(&report, place, saved.as_deref().ok(), asked.output);
+                saved.context("the ledger of the proxy has it, if there was room")?;
                 let fail_on = asked.fail_on.or(planned.experiment.fail_on.as_deref());
                 let exit = Exit::of_report(&report, fail_on);
                 reports.push(report);
                 exit
             }
             Err((why, exit)) => {
-                anstream::eprintln!("refused: {}: {why}", planned.experiment.name);
+                anstream::eprintln!("{}: {}: {why}", word(exit), planned.experiment.name);
                 exit
             }
         };
@@ -181,11 +182,16 @@ pub(super) async fn one(
             told(&over)?
         }
         Err((why, exit)) => {
-            anstream::eprintln!("refused: {why}");
+            anstream::eprintln!("{}: {why}", word(exit));
             exit
         }
     };
     Ok(signals.first().map_or(exit, Exit::Signal))
+}
+
+/// How something ended that the proxy has nothing to show of.
+fn word(exit: Exit) -> &'static str {
+    if exit == Exit::Halted { "halted" } else { "refused" }
 }
 
 /// Keeps a run alive, shows it, and halts it when this command is told to end. What the proxy says when it is over, or why
@@ -197,7 +203,13 @@ pub(super) async fn attend(
     signals: &mut Signals,
 ) -> anyhow::Result<Result<Value, (String, Exit)>> {
     loop {
-        let (status, answer) = remote.call(Method::GET, &format!("/runs/{run}"), String::new()).await?;
+        let (status, answer) = match remote.call(Method::GET, &format!("/runs/{run}"), String::new()).await {
+            Ok(answered) => answered,
+            // A process takes its faults with it, and one that lives misses the heartbeat.
+            Err(error) => {
+                return Ok(Err((format!("{error:#}; {run} ends with its process or its lease"), Exit::Halted)));
+            }
+        };
         if status != StatusCode::OK {
             bail!("{run} is not known any more");
         }
@@ -214,8 +226,9 @@ pub(super) async fn attend(
         }
         screen.show(&heard(&answer["progress"]));
         tokio::select! {
-            () = tokio::time::sleep(BEAT) => drop(remote.call(Method::POST, &format!("/runs/{run}/heartbeat"), String::new()).await?),
-            () = signals.next() => drop(remote.call(Method::POST, &format!("/runs/{run}/halt"), String::new()).await?),
+            // What became of either shows at the next look.
+            () = tokio::time::sleep(BEAT) => drop(remote.call(Method::POST, &format!("/runs/{run}/heartbeat"), String::new()).await),
+            () = signals.next() => drop(remote.call(Method::POST, &format!("/runs/{run}/halt"), String::new()).await),
         }
     }
 }

@@ -10,11 +10,11 @@ use super::exit::{Exit, Usage};
 use super::next::Door;
 use super::show::{Place, Screen, follow, summary};
 use super::{Output, print, remote, signals, system};
-use crate::app::App;
+use crate::app::{App, AppError};
 use crate::config::schema::Kind;
 use crate::document::Problems;
 use crate::experiment::{Ending, Experiment};
-use crate::lab::{Order, follow_up};
+use crate::lab::{Order, Refusal, follow_up};
 use crate::ledger::{Ledger, new_run_id};
 use crate::report::{Report, files, junit, markdown};
 use crate::units::Seed;
@@ -85,7 +85,13 @@ impl Run {
         }
         let (system, folder) = system::read(self.config.as_deref(), &self.variables)?;
         let planned = self.plan(Some((&system, &folder)))?;
-        let app = App::conduct(system, &folder).await?;
+        let app = match App::conduct(system, &folder).await {
+            Err(AppError::Proxy(taken)) => {
+                anstream::eprintln!("refused: {taken}");
+                return Ok(Exit::Invalid);
+            }
+            app => app?,
+        };
         let asked = signals::listen(app.control.clone())?;
         let mut exits = Vec::new();
         let mut reports = Vec::new();
@@ -107,10 +113,10 @@ impl Run {
                     exits.push(Exit::of_report(&report, wanted.map(Vec::as_slice)));
                     reports.push(report);
                 }
-                Err(refusal) => {
-                    let refused = Exit::of(&refusal);
-                    anstream::eprintln!("refused: {}: {refusal:#}", one.experiment.name);
-                    exits.push(refused);
+                Err(error) => {
+                    let word = if error.is::<Refusal>() { "refused" } else { "error" };
+                    anstream::eprintln!("{word}: {}: {error:#}", one.experiment.name);
+                    exits.push(Exit::of(&error));
                 }
             }
         }
@@ -225,27 +231,37 @@ pub(super) async fn conduct(
     let started = app.control.start(order, false)?;
     follow(started.progress, Screen::new(place)).await;
     let mut report = started.result.await??;
-    let folder = save(&mut report, &app.reports, door)?;
-    tell(&report, place, &folder, output);
+    let saved = save(&mut report, &app.reports, door);
+    tell(&report, place, saved.as_deref().ok(), output);
+    let unsaved = saved.err();
+    let ledger = app.ledger.clone().filter(|_| unsaved.is_some());
+    if let Some(why) = unsaved {
+        // Whoever cannot be written to a file here has likely found no room in the ledger either.
+        let kept = ledger.is_some_and(|ledger| ledger.report(&report.run).is_ok());
+        let where_it_is = if kept { "the ledger has it" } else { "the ledger did not take it either: it is lost" };
+        return Err(why.context(where_it_is));
+    }
     Ok(report)
 }
 
-/// Writes the files of a report, with what to type next in them.
+/// Writes the files of a report, with what to type next in them. What cannot be written leaves nothing behind.
 pub(super) fn save(report: &mut Report, reports: &Path, door: Door<'_>) -> anyhow::Result<PathBuf> {
     door.show(report, Some(&reports.join(&report.run)));
     files::save(report, reports).map_err(|error| {
         let folder = reports.display();
-        anyhow::anyhow!("the report of {} cannot be written to {folder}: {error}; the ledger has it", report.run)
+        anyhow::anyhow!("the report of {} cannot be written to {folder}: {error}", report.run)
     })
 }
 
-/// Prints what came of a run, and where its report is.
-pub(super) fn tell(report: &Report, place: Place, folder: &Path, output: Output) {
+/// Prints what came of a run, and where its report is, if it could be written.
+pub(super) fn tell(report: &Report, place: Place, folder: Option<&Path>, output: Output) {
     match output {
         Output::Text => {
             print(summary(report, place));
             let end = if place.number == place.of { "" } else { "\n" };
-            print(format!("{:<18}{}{end}", "report", folder.join("report.html").display()));
+            if let Some(folder) = folder {
+                print(format!("{:<18}{}{end}", "report", folder.join("report.html").display()));
+            }
         }
         Output::Json => print(json!({ "report": report, "folder": folder })),
     }

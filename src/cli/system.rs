@@ -7,6 +7,7 @@ use super::documents::Variables;
 use super::exit::Usage;
 use crate::app::{folder, under};
 use crate::config::{LedgerConfig, System};
+use crate::document;
 use crate::ledger::Ledger;
 
 /// Where a system file is looked for.
@@ -15,7 +16,7 @@ pub(super) const USUAL: &str = "pratfall.yaml";
 /// Reads the system file; warnings go to stderr.
 pub(super) fn read(config: Option<&Path>, variables: &Variables) -> anyhow::Result<(System, PathBuf)> {
     let path = config.unwrap_or_else(|| Path::new(USUAL));
-    let text = std::fs::read_to_string(path).map_err(|error| {
+    let text = document::load(path).map_err(|error| {
         let help = if config.is_none() { "; name the system file with --config" } else { "" };
         Usage(format!("system file {}: {error}{help}", path.display()))
     })?;
@@ -30,8 +31,7 @@ pub(super) fn read(config: Option<&Path>, variables: &Variables) -> anyhow::Resu
 /// given.
 fn known(config: Option<&Path>) -> anyhow::Result<(System, PathBuf)> {
     let path = config.unwrap_or_else(|| Path::new(USUAL));
-    let text =
-        std::fs::read_to_string(path).map_err(|error| Usage(format!("system file {}: {error}", path.display())))?;
+    let text = document::load(path).map_err(|error| Usage(format!("system file {}: {error}", path.display())))?;
     let (system, _) = System::parse(&path.display().to_string(), &text, &|name| std::env::var(name).ok())?;
     Ok((system, folder(path)))
 }

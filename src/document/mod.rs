@@ -8,6 +8,7 @@
 //! refused, since what they stand for cannot be pointed at.
 
 mod expect;
+mod load;
 mod node;
 mod parse;
 mod place;
@@ -24,6 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
+pub use self::load::{load, load_ordinary};
 use self::node::{Kind, Node};
 use self::parse::Refusal;
 use self::place::{Findings, Place, Source};

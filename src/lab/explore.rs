@@ -150,7 +150,7 @@ impl Lab {
             experiment: offer,
         };
         self.close_exploration(row, &explored).await;
-        progress.send_modify(|progress| progress.phase = "over");
+        progress.send_modify(Progress::over);
         Ok(explored)
     }
 

@@ -50,6 +50,13 @@ pub struct Progress {
     pub ending: Option<Ending>,
 }
 
+impl Progress {
+    /// It is over: no fault is on, and nobody is held.
+    pub(super) fn over(&mut self) {
+        (self.phase, self.injecting, self.held) = ("over", false, 0);
+    }
+}
+
 fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_f64(duration.as_secs_f64())
 }

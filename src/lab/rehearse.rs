@@ -136,7 +136,7 @@ impl Lab {
         let needs = needs(&written, &watch, &seen, mark, ticks);
         let refused = preflight::limits(&written, &self.limits).err().map(|refusal| refusal.to_string());
         let (ending, reason) = ending(&written, cut, &map, &differ, unquiet.as_deref());
-        progress.send_modify(|progress| progress.phase = "over");
+        progress.send_modify(Progress::over);
         Ok(Rehearsed {
             run: order.run,
             experiment: written.name.clone(),

@@ -120,7 +120,7 @@ impl Lab {
             follow_up.document = follow_up::marked(&follow_up.document, failure);
         }
         progress.send_modify(|progress| {
-            progress.phase = "over";
+            progress.over();
             progress.ending = Some(report.verdict.ending);
         });
         Ok(report)

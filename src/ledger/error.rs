@@ -81,6 +81,28 @@ pub enum LedgerError {
         /// Where.
         path: PathBuf,
     },
+    /// The file was deleted or moved while it was open.
+    #[error(
+        "the ledger at {} is gone: it was deleted or moved while it was in use, and nothing can be kept in it any more; put \
+         it back, or start again with a new one",
+        path.display()
+    )]
+    Gone {
+        /// Where it was.
+        path: PathBuf,
+    },
+    /// The disk did not do what it was asked to.
+    #[error(
+        "the ledger at {} cannot be read or written ({cause}): is the disk full, or the file no ordinary one?",
+        path.display()
+    )]
+    Disk {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: rusqlite::Error,
+    },
     /// The run's lock could not be taken.
     #[error("cannot take the owner's lock at {}", path.display())]
     Lock {
@@ -146,6 +168,19 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
+    /// Whether the file is in trouble, as against what was asked of it.
+    pub(super) fn is_about_the_file(&self) -> bool {
+        matches!(
+            self,
+            Self::NotWritable { .. }
+                | Self::Corrupt { .. }
+                | Self::Busy { .. }
+                | Self::Full { .. }
+                | Self::Gone { .. }
+                | Self::Disk { .. }
+        )
+    }
+
     /// Names what the database said, where it has a name, and the file it said it of.
     pub(super) fn at(self, path: &Path) -> Self {
         let Self::Database(cause) = self else { return self };
@@ -154,6 +189,7 @@ impl LedgerError {
             Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => Self::Corrupt { path, cause },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path },
             Some(ErrorCode::DiskFull) => Self::Full { path },
+            Some(ErrorCode::SystemIoFailure) => Self::Disk { path, cause },
             Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
                 Self::NotWritable { path, cause: cause.into() }
             }

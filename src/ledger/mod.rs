@@ -50,6 +50,8 @@ pub struct Ledger {
     path: PathBuf,
     locks: PathBuf,
     connection: Mutex<Connection>,
+    /// Why the last attempt to write failed, if it did.
+    trouble: Mutex<Option<String>>,
 }
 
 impl Ledger {
@@ -62,7 +64,7 @@ impl Ledger {
         let path = place::prepare(path)?;
         let connection = set_up::connect(&path)?;
         let locks = place::beside(&path, "locks");
-        let ledger = Self { path, locks, connection: Mutex::new(connection) };
+        let ledger = Self { path, locks, connection: Mutex::new(connection), trouble: Mutex::default() };
         match ledger.close_abandoned() {
             // The past can be read all the same; the rows stay open until somebody finds room and time.
             Err(error @ (LedgerError::Full { .. } | LedgerError::Busy { .. })) => {
@@ -78,9 +80,31 @@ impl Ledger {
         &self.path
     }
 
+    /// Writes something that changes nothing, to see whether anything can be written.
+    pub fn try_out(&self) -> Result<(), LedgerError> {
+        self.write(|tx| {
+            let version: i64 = tx.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            Ok(tx.pragma_update(None, "user_version", version)?)
+        })
+    }
+
+    /// Why the last attempt to write failed, if it did, or why the next one will.
+    pub fn trouble(&self) -> Option<String> {
+        let gone = self.is_there().err().map(|error| error.to_string());
+        gone.or_else(|| self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    /// Whoever has the file open can write to it after it was deleted, and nobody would ever read that.
+    fn is_there(&self) -> Result<(), LedgerError> {
+        if self.path.exists() { Ok(()) } else { Err(LedgerError::Gone { path: self.path.clone() }) }
+    }
+
     /// Does some work that writes, all of it or nothing.
     fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-        self.within(TransactionBehavior::Immediate, work)
+        let written = self.is_there().and_then(|()| self.within(TransactionBehavior::Immediate, work));
+        let trouble = written.as_ref().err().filter(|error| error.is_about_the_file()).map(ToString::to_string);
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+        written
     }
 
     /// Does some work that only reads, all of it at one moment of the ledger.

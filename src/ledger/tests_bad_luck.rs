@@ -329,3 +329,14 @@ fn a_folder_or_file_that_cannot_be_written_is_named() {
     }
     mode(folder.path(), 0o755);
 }
+
+#[test]
+fn a_ledger_that_was_deleted_while_it_was_open_takes_nothing_in_silence() {
+    let (_folder, ledger) = ledger();
+    ledger.try_out().unwrap();
+    assert_eq!(ledger.trouble(), None);
+    fs::remove_file(ledger.path()).unwrap();
+    let refused = ledger.open_run(&new_run("r-1", "slow-inventory"));
+    assert!(matches!(refused, Err(LedgerError::Gone { .. })), "{refused:?}");
+    assert!(ledger.trouble().unwrap().contains("deleted or moved"));
+}

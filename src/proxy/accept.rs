@@ -18,8 +18,8 @@ const REST: Duration = Duration::from_millis(50);
 /// How often the same complaint is repeated, at most.
 const REPEAT: Duration = Duration::from_secs(10);
 
-/// Descriptors that are kept for everything that is not a connection: ledger, logs, listeners, admin.
-const RESERVE: u64 = 100;
+/// Descriptors that are kept for everything that is not a caller: ledger, logs, listeners, the doors of the control plane.
+const RESERVE: u64 = 128;
 
 /// A socket with its listener.
 #[derive(Debug)]

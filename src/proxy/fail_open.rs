@@ -42,6 +42,11 @@ impl Kept {
         Called(self.called.clone())
     }
 
+    /// Its body, where nobody has read of it.
+    pub(super) fn body(self) -> Option<Body> {
+        self.body.back()
+    }
+
     /// The request as it came; nothing where the upstream has it, or something of it was read.
     pub(super) fn back(self) -> Option<Request<Body>> {
         let body = self.body.back().filter(|_| !self.called.get())?;

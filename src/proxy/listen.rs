@@ -68,9 +68,11 @@ impl Setup {
     }
 }
 
-/// What is in a file, in so few bytes that it can be kept; nothing where it cannot be read.
+/// What is in a file, in so few bytes that it can be kept; nothing where it cannot be read, or is no ordinary file.
 pub fn fingerprint(file: &Path) -> [u8; 32] {
-    std::fs::read(file).map_or([0; 32], |content| Sha256::digest(content).into())
+    let ordinary = file.metadata().is_ok_and(|file| file.is_file());
+    let content = ordinary.then(|| std::fs::read(file).ok()).flatten();
+    content.map_or([0; 32], |content| Sha256::digest(content).into())
 }
 
 /// What one worker counted at a listener; each figure only grows, and only that worker writes.

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{CONNECTION, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, EXPECT, HeaderValue, UPGRADE};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use super::fail_open::{self, Kept};
 use super::injecting::Injecting;
 use super::pass::{Here, Next};
 use super::trial::{Held, Trial};
+use super::upload;
 use super::wire::Socket;
 use crate::fault::{self, Arrived, Draw, Fault, Injected, Once, Outlet, Spared, Testimony, Tunnel, Witness};
 use crate::measure::operation::{Event, Met};
@@ -99,6 +100,7 @@ pub(super) async fn meet(
     news.witness = Witness::in_turn(on.release.clone(), draw.uniform(RELEASE));
     let (version, unread) = (request.version(), !request.body().is_end_stream());
     let (shared, upgrades) = (version >= Version::HTTP_2, request.headers().contains_key(UPGRADE));
+    let waits = upgrades || request.headers().contains_key(EXPECT);
     // The caller's own standing still is told from a fault's, which may have the body wait as long as it likes.
     request.body_mut().stall_after(here.config.timeouts.body_stall.get());
     let (kept, mut request) = Kept::of(request);
@@ -130,6 +132,10 @@ pub(super) async fn meet(
         None => faulted.await,
     };
     let mut result = match (result, kept) {
+        (Some(Ok(mut response)), kept) if unread && !shared && response.extensions().get::<Injected>().is_some() => {
+            upload::unwanted(kept.body(), waits, response.headers_mut());
+            Ok(response)
+        }
         (Some(result), _) => result,
         (None, kept) => match kept.back() {
             Some(request) => {

@@ -35,6 +35,7 @@ mod tls;
 mod treated;
 pub mod trial;
 mod tunnel;
+mod upload;
 mod upstream;
 mod wait;
 mod watchdog;

@@ -11,15 +11,21 @@ use super::{Report, html, markdown};
 pub fn save(report: &Report, folder: &Path) -> io::Result<PathBuf> {
     let folder = folder.join(&report.run);
     std::fs::create_dir_all(&folder)?;
+    // An empty folder would look like a report that was lost.
+    write_all(report, &folder).inspect_err(|_| drop(std::fs::remove_dir(&folder)))?;
+    Ok(folder)
+}
+
+fn write_all(report: &Report, folder: &Path) -> io::Result<()> {
     let json = serde_json::to_string_pretty(report).map_err(io::Error::other)?;
     // The model first: whatever happens to the rest, nothing is lost.
-    write(&folder, "report.json", json + "\n")?;
-    write(&folder, "report.md", markdown::render(report))?;
-    write(&folder, "report.html", html::render(report))?;
+    write(folder, "report.json", json + "\n")?;
+    write(folder, "report.md", markdown::render(report))?;
+    write(folder, "report.html", html::render(report))?;
     if let Some(follow_up) = &report.follow_up {
-        write(&folder, "follow-up.yaml", &follow_up.document)?;
+        write(folder, "follow-up.yaml", &follow_up.document)?;
     }
-    Ok(folder)
+    Ok(())
 }
 
 fn write(folder: &Path, name: &str, text: impl AsRef<[u8]>) -> io::Result<()> {

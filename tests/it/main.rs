@@ -31,5 +31,6 @@ mod tls_callers;
 mod tls_upstreams;
 mod transparent;
 mod tunnels;
+mod uploading;
 mod upstreams;
 mod waiting;

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::Request;
 use pratfall::measure::Note;
 use pratfall::units::Span;
 
-use crate::answering::twice;
 use crate::support::h2::{nothing, reset_code, whole};
 use crate::support::{End, Message, Origin, Stage, everybody, get, listener, until};
 use crate::tearing::{LARGE, lengthy, text};
@@ -352,31 +351,4 @@ async fn a_stalled_tunnel_goes_on_when_the_fault_goes() {
     assert!(caller.is_silent() && run.trial.held() == 1);
     drop(injection);
     assert_eq!(caller.exactly(3).await, b"one");
-}
-
-#[tokio::test]
-async fn a_caller_that_stands_still_is_told_so_whatever_its_upload_meets() {
-    for fault in [
-        "duplicate: {}",
-        "latency: { delay: 1ms }",
-        "throttle: { rate: 1MiB/s, direction: request }",
-        "body: { corrupt: 1%, direction: request }",
-    ] {
-        let origin = Origin::scripted(|mut visit| async move {
-            visit.head().await.expect("a request");
-            visit.ended().await;
-        })
-        .await;
-        let mut front = listener("front", origin.address);
-        front.timeouts.body_stall = Span::millis(20);
-        let stage = Stage::start(vec![front], 1).await;
-        let run = stage.enroll_with(everybody(fault), |terms| terms.limits = twice(&[Method::POST]));
-        let _injection = run.inject();
-        let mut caller = stage.front().await;
-        caller.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nabc").await;
-        let answer = caller.answer(false).await;
-        let seen = (answer.status(), answer.field("x-pratfall"));
-        assert_eq!(seen, (408, Some("proxy; error=upload".to_owned())), "{fault}");
-        origin.until_ended(1).await;
-    }
 }

@@ -1,6 +1,6 @@
 //! Whatever is wrong outside the listeners: the traffic flows, nothing is injected, and it is said.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use crate::chain::{AN_HOUR, ARMED, Chain};
 use crate::support::{Home, Nginx, SOON, ask, beside_others, free_port, wait_for};
@@ -83,4 +83,36 @@ fn an_operators_door_that_cannot_be_opened_disarms_and_the_traffic_flows() {
         assert!(verbose.status == 200 && verbose.body.contains(said), "{}", verbose.body);
         assert!(ask(shown, "GET", "/metrics", &[]).unwrap().body.contains("pratfall_armed 0"), "{name}");
     }
+}
+
+#[test]
+fn whoever_stands_at_the_doors_takes_nothing_from_the_traffic_and_keeps_nobody_out() {
+    let _turn = beside_others();
+    let chain = Chain::new(ARMED);
+    let mut serving = chain.home.start_with_descriptors(256, &["serve"]);
+    chain.until_ready();
+    let mut standing = Vec::new();
+    for door in [chain.admin; 400] {
+        standing.extend(TcpStream::connect((Ipv4Addr::LOCALHOST, door)));
+    }
+    assert_eq!(chain.ask("/hello", "ada").unwrap().body, "hello\n");
+    assert_eq!(chain.telemetry("/livez").unwrap().status, 200);
+    assert_eq!(ask(chain.admin, "POST", "/halt", &[]).unwrap().status, 200);
+    assert!(serving.lives());
+}
+
+#[test]
+fn a_ledger_that_goes_while_it_is_in_use_is_missed() {
+    let _turn = beside_others();
+    let chain = Chain::new(ARMED);
+    let _serving = chain.serve();
+    assert!(chain.telemetry("/readyz?verbose").unwrap().body.contains("[+]ledger"));
+    std::fs::remove_file(chain.home.path("pratfall.db")).unwrap();
+    let inject = ["inject", "latency: { delay: 1ms }", "--at", "front", "--for", "1s", "--on", &chain.url()];
+    let refused = chain.home.pratfall(&inject);
+    assert_ne!(refused.code, 0);
+    refused.says("deleted or moved");
+    let verbose = chain.telemetry("/readyz?verbose").unwrap().body;
+    assert!(verbose.contains("[-]ledger: the ledger at") && verbose.contains("deleted or moved"), "{verbose}");
+    assert_eq!(chain.ask("/hello", "ada").unwrap().body, "hello\n");
 }

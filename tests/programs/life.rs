@@ -260,6 +260,13 @@ fn changes_over_the_api_need_the_token_and_bring_no_files() {
     assert!(answer.status == 422 && answer.body.contains("no program"), "{}", answer.body);
     assert_eq!(post("/runs", &with, "version: 1\n").status, 422);
     assert_eq!(post("/resume", &with, "").status, 204);
+    // A page in a browser on this machine is somebody else, and whatever is refused is refused in JSON.
+    assert_eq!(post("/halt", &[("origin", "http://elsewhere.example")], "").status, 401);
+    for (method, path, status) in [("GET", "/nowhere", 404), ("GET", "/halt", 405), ("POST", "/runs?seed=x", 400)] {
+        let answer = ask_with(chain.admin, method, path, &with, AN_HOUR).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+        assert!(answer.status == status && said["error"].is_string(), "{path}: {}", answer.body);
+    }
     assert_eq!(chain.status()["runs"].as_array().map(Vec::len), Some(0));
     use std::os::unix::fs::PermissionsExt;
     let mode = std::fs::metadata(chain.home.path("pratfall.db.token")).unwrap().permissions().mode();
@@ -274,7 +281,7 @@ fn a_port_that_is_taken_is_named_and_nothing_else_starts() {
     let taken = format!("127.0.0.1:{}", chain.front);
     chain.home.pratfall(&["serve"]).exits(1).says("front").says(&taken);
     chain.home.write("an-hour.yaml", AN_HOUR);
-    chain.home.pratfall(&["run", "an-hour.yaml"]).exits(1).says("front").says(&taken);
+    chain.home.pratfall(&["run", "an-hour.yaml"]).exits(5).says("front").says(&taken);
     assert!(serving.lives());
     assert_eq!(chain.ask("/hello", "ada").unwrap().status, 200);
     assert_eq!(chain.home.log()["runs"].as_array().map(Vec::len), Some(0));
