@@ -281,8 +281,13 @@ pub struct Recorder {
     harmed: Arc<Budget>,
     feed: UnboundedSender<Batch>,
     flying: RefCell<Slab<Flying>>,
+    /// Counts by tick, not in order: nearly all that comes is of the last one that is here.
+    ticks: RefCell<Vec<Tick>>,
     open: RefCell<Batch>,
 }
+
+/// What was seen of the units that arrived in one tick.
+type Tick = ((Phase, u32), [Counts; 3]);
 
 /// A unit under way.
 #[derive(Clone, Copy, Debug)]
@@ -312,7 +317,8 @@ impl Recorder {
     ) -> Rc<Self> {
         assert!(rules.len() <= super::MAX_RULES, "a run asks at most {} questions", super::MAX_RULES);
         let open = RefCell::new(Batch::empty(worker, Instant::now()));
-        Rc::new(Self { worker, rules, indicators, keep, harmed, feed, flying: RefCell::default(), open })
+        let (flying, ticks) = (RefCell::default(), RefCell::default());
+        Rc::new(Self { worker, rules, indicators, keep, harmed, feed, flying, ticks, open })
     }
 
     /// A unit arrived and began its clock: at its arrival, or at the intended instant of own load.
@@ -361,6 +367,7 @@ impl Recorder {
         }
         let mut batch = self.open.replace(Batch::empty(self.worker, Instant::now()));
         batch.until = now;
+        batch.ticks = self.ticks.take().into_iter().collect();
         self.feed.send(batch).is_ok()
     }
 
@@ -412,8 +419,13 @@ impl Recorder {
     }
 
     fn counts(&self, flying: &Flying, change: impl FnOnce(&mut Counts)) {
-        let mut open = self.open.borrow_mut();
-        change(&mut open.ticks.entry((flying.phase, flying.tick)).or_default()[flying.arm as usize]);
+        let (mut ticks, of) = (self.ticks.borrow_mut(), (flying.phase, flying.tick));
+        let known = ticks.iter().rposition(|(tick, _)| *tick == of);
+        let index = known.unwrap_or_else(|| {
+            ticks.push((of, Default::default()));
+            ticks.len() - 1
+        });
+        change(&mut ticks[index].1[flying.arm as usize]);
     }
 
     fn entry(&self, flying: &Flying, decided: Option<(u8, bool)>) {

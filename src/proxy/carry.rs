@@ -5,6 +5,7 @@
 //! that is known by its id leaves as it came.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -34,9 +35,29 @@ pub(super) struct Memory {
 /// Two generations: when the younger is full or has had its time, the older goes.
 #[derive(Debug)]
 struct Shard {
-    young: HashMap<u64, Known>,
-    old: HashMap<u64, Known>,
+    young: Ids,
+    old: Ids,
     since: Instant,
+}
+
+/// By the hash of an id, which is keyed already: to hash it again would protect nobody.
+type Ids = HashMap<u64, Known, BuildHasherDefault<Itself>>;
+
+#[derive(Default)]
+struct Itself(u64);
+
+impl Hasher for Itself {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("ids are numbers");
+    }
 }
 
 /// What an id stands for.
@@ -62,7 +83,7 @@ pub(super) enum Told {
 impl Memory {
     /// Remembers ids for a moment, or for as long as a request may wait for its answer if that is longer.
     pub(super) fn new(patience: Duration) -> Self {
-        let shard = || Mutex::new(Shard { young: HashMap::new(), old: HashMap::new(), since: Instant::now() });
+        let shard = || Mutex::new(Shard { young: Ids::default(), old: Ids::default(), since: Instant::now() });
         Self { shards: std::array::from_fn(|_| shard()), moment: MOMENT.max(patience) }
     }
 
@@ -84,6 +105,7 @@ impl Memory {
     }
 
     fn shard(&self, id: u64) -> std::sync::MutexGuard<'_, Shard> {
+        // Other bits than those by which a map finds its place.
         let shard = &self.shards[(id >> 32) as usize % SHARDS];
         shard.lock().unwrap_or_else(PoisonError::into_inner)
     }

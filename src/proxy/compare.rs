@@ -41,7 +41,8 @@ pub(super) fn drawn(here: &Here<'_>, trial: &Arc<Trial>, request: &Request<Body>
     if phase == Phase::Inject && trial.experiment.inject.matches.matches(request, Some(here.caller)) {
         recorder.note(if treated { Note::CarriedTreatment } else { Note::CarriedControl });
     }
-    let joined = trial.joined.as_ref().and_then(|by| key::of(by, here, request, None, count));
-    let op = key::number(here, trial, trial.chance.bits("key", &drawn), joined, count, phase);
+    let key = trial.chance.bits("key", &drawn);
+    let joined = key::join(trial, key, here, request, None, count);
+    let op = key::number(here, key, joined, count, phase);
     treated.then_some((recorder, Arm::Treatment, op))
 }

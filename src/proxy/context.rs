@@ -164,11 +164,12 @@ fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
 /// Puts our member first, into one line with all others. `false`, and nothing is changed, where there is no room.
 pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
     strip(headers);
-    let others: usize = headers.get_all(BAGGAGE).iter().map(|others| others.len() + 1).sum();
+    let all = headers.get_all(BAGGAGE);
+    let others: usize = all.iter().map(|others| others.len() + 1).sum();
     let mut line = Vec::with_capacity(LONGEST_MEMBER + others);
     mark.push(&mut line);
     let mut count = 1;
-    for others in headers.get_all(BAGGAGE) {
+    for others in all {
         line.push(b',');
         line.extend_from_slice(others.as_bytes());
         count += others.as_bytes().split(|byte| *byte == b',').count();

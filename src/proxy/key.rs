@@ -37,18 +37,27 @@ pub(super) fn joined(experiment: &Experiment) -> Option<By> {
     written.or_else(|| (!by.is_sticky() || experiment.inject.attempts.is_some()).then(|| by.clone()))
 }
 
-/// The number of an operation, by the hash of its key and by what joins it with others.
-pub(super) fn number(
-    here: &Here<'_>,
+/// The hash of what joins an operation with others, if anything does. `key` is that of what was drawn: mostly it is the same.
+pub(super) fn join(
     trial: &Trial,
     key: u64,
-    joined: Option<Vec<u8>>,
+    here: &Here<'_>,
+    request: &Request<Body>,
+    own: Option<u64>,
     number: u32,
-    phase: Phase,
-) -> u128 {
+) -> Option<u64> {
+    let by = trial.joined.as_ref()?;
+    if *by == trial.experiment.slice.by {
+        return Some(key);
+    }
+    of(by, here, request, own, number).map(|joined| trial.chance.bits("key", &joined))
+}
+
+/// The number of an operation, by the hash of its key and of what joins it with others.
+pub(super) fn number(here: &Here<'_>, key: u64, joined: Option<u64>, number: u32, phase: Phase) -> u128 {
     match joined {
         // The same key again is another attempt of the same operation.
-        Some(joined) => u128::from(trial.chance.bits("key", &joined)) << 64 | phase as u128,
+        Some(joined) => u128::from(joined) << 64 | phase as u128,
         // The key's hash, a number that is new, the worker and the phase: the same key draws the same, no two are one.
         None => {
             u128::from(key) << 64 | (here.worker.index as u128 & 0xff) << 40 | u128::from(number) << 8 | phase as u128

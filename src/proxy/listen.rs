@@ -150,7 +150,7 @@ impl Listener {
 
     /// Knows the runs that another listener knows.
     pub(super) fn learn_runs_of(&self, other: &Self) {
-        self.trials.store(other.trials());
+        self.trials.store(other.trials.load_full());
         self.live.store(other.trials().len(), Ordering::Release);
     }
 
@@ -167,8 +167,8 @@ impl Listener {
     }
 
     /// The runs that are live here.
-    pub fn trials(&self) -> Arc<Vec<Arc<Trial>>> {
-        self.trials.load_full()
+    pub fn trials(&self) -> arc_swap::Guard<Arc<Vec<Arc<Trial>>>> {
+        self.trials.load()
     }
 
     /// What all workers counted.

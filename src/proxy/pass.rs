@@ -88,9 +88,15 @@ impl Watched {
 /// Enrolls a request where a slice is, and finds out whether it may meet a fault where one waits.
 pub(super) fn way(here: &Here<'_>, request: &mut Request<Body>) -> Way {
     let index = here.listener;
-    let mark = context::read(request.headers());
+    let baggage = request.headers().contains_key(context::BAGGAGE);
+    let mark = baggage.then(|| context::read(request.headers())).flatten();
     let mut sights: Vec<Sight> = here.trials.iter().filter_map(|trial| seen(here, trial, mark, request)).collect();
     if let Some(trial) = here.trials.iter().find(|trial| trial.slice_at == index) {
+        // Who carries nothing may stand between the two listeners of another run.
+        let ours = carry::writes(&trial.experiment.slice.carry) || !here.config.trust_baggage || here.config.external;
+        if baggage && ours {
+            context::strip(request.headers_mut());
+        }
         let (meeting, unit, entered) = enter(here, trial, mark, request);
         sights.extend(entered);
         return Way { meeting, watched: Watched { unit, _sights: sights } };
@@ -99,7 +105,7 @@ pub(super) fn way(here: &Here<'_>, request: &mut Request<Body>) -> Way {
     if let Some(trial) = here.trials.iter().find(|trial| trial.inject_at == index) {
         return Way { meeting: arrive(here, trial, mark, request), watched };
     }
-    if !here.config.trust_baggage || here.config.external {
+    if baggage && (!here.config.trust_baggage || here.config.external) {
         context::strip(request.headers_mut());
     }
     Way { meeting: None, watched }
@@ -137,10 +143,6 @@ fn enter(
     mark: Option<Mark>,
     request: &mut Request<Body>,
 ) -> (Option<Meeting>, Option<Unit>, Option<Sight>) {
-    // Who carries nothing may stand between the two listeners of another run.
-    if carry::writes(&trial.experiment.slice.carry) || !here.config.trust_baggage || here.config.external {
-        context::strip(request.headers_mut());
-    }
     let Some(part) = trial.guarded(|| choose(here, trial, mark, request)) else { return (None, None, None) };
     let Part { arm, op, recorder, unit } = part;
     let sight = trial.looks_everywhere().then(|| Sight::new(here, trial, Some((arm, op)), request));
@@ -191,9 +193,9 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     };
     let phase = **trial.phase.load();
     let arm = trial.arm(&drawn);
-    let joined = trial.joined.as_ref().and_then(|by| key::of(by, here, request, own_index, number));
     let key = trial.chance.bits("key", &drawn);
-    let op = key::number(here, trial, key, joined, number, phase.phase);
+    let joined = key::join(trial, key, here, request, own_index, number);
+    let op = key::number(here, key, joined, number, phase.phase);
     if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), &drawn, here.config.external) {
         recorder.note(why);
         return None;
