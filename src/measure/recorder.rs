@@ -382,7 +382,7 @@ impl Recorder {
                 self.decide(&mut flying, index, bad);
             }
         }
-        if self.rules.first().and_then(|rule| rule.judge(&outcome)) == Some(false) {
+        if self.keep == Keep::Operations && self.rules.first().and_then(|rule| rule.judge(&outcome)) == Some(false) {
             self.attempt(&flying, Some(Instant::now()));
         }
         let mut open = self.open.borrow_mut();

@@ -15,12 +15,6 @@ use crate::measure::{Arm, Note};
 pub const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 const NAME: &str = "pratfall";
 
-// As constants: to look a field up by its text costs twice as much.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const B3: HeaderName = HeaderName::from_static("b3");
-const B3_TRACE_ID: HeaderName = HeaderName::from_static("x-b3-traceid");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 /// W3C Baggage, 3.3.2: what every platform must be able to carry.
 const MOST_MEMBERS: usize = 64;
 const MOST_BYTES: usize = 8192;
@@ -108,8 +102,13 @@ fn push_hex(line: &mut Vec<u8>, number: u64) {
     push_digits(line, number, (64 - number.leading_zeros()).div_ceil(4).max(1));
 }
 
-fn push_digits(line: &mut Vec<u8>, number: u64, digits: u32) {
-    line.extend((0..digits).rev().map(|digit| b"0123456789abcdef"[(number >> (4 * digit)) as usize & 0xf]));
+fn push_digits(line: &mut Vec<u8>, mut number: u64, digits: u32) {
+    let mut text = [b'0'; 16];
+    for digit in text.iter_mut().rev() {
+        *digit = b"0123456789abcdef"[number as usize & 0xf];
+        number >>= 4;
+    }
+    line.extend_from_slice(&text[16 - digits as usize..]);
 }
 
 /// Reads our member. Of several the first counts: it is the one that we put there.
@@ -189,14 +188,50 @@ pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
 /// The trace that a request belongs to: `traceparent`, `b3` (both forms), or `x-request-id`. An id that is empty or all
 /// zeros is none (W3C Trace Context, 3.2.2.3): it would be everybody's, and put them all into one arm.
 pub fn trace(headers: &HeaderMap) -> Option<&[u8]> {
-    let field = |name: HeaderName| headers.get(name).map(HeaderValue::as_bytes);
+    let Brought { traceparent, b3, b3_trace_id, request_id } = Brought::by(headers);
     let says = |id: &&[u8]| id.iter().any(|byte| *byte != b'0');
-    // W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags.
-    let traceparent = field(TRACEPARENT).and_then(|value| value.split(|byte| *byte == b'-').nth(1));
-    let traceparent = traceparent.filter(|id| id.len() == 32).filter(says);
-    let b3 = || field(B3).and_then(|value| value.split(|byte| *byte == b'-').next()).filter(|id| id.len() >= 16);
-    let other = |name| move || field(name).filter(says);
-    traceparent.or_else(|| b3().filter(says)).or_else(other(B3_TRACE_ID)).or_else(other(REQUEST_ID))
+    let traceparent = traceparent.and_then(trace_of).filter(says);
+    traceparent
+        .or_else(|| b3.and_then(single).filter(says))
+        .or_else(|| b3_trace_id.filter(says))
+        .or_else(|| request_id.filter(says))
+}
+
+/// The fields of a request that tell its trace, found in one walk: to look up each would cost as much again as all else.
+#[derive(Default)]
+struct Brought<'h> {
+    traceparent: Option<&'h [u8]>,
+    b3: Option<&'h [u8]>,
+    b3_trace_id: Option<&'h [u8]>,
+    request_id: Option<&'h [u8]>,
+}
+
+impl<'h> Brought<'h> {
+    fn by(headers: &'h HeaderMap) -> Self {
+        let mut brought = Self::default();
+        for (name, value) in headers {
+            let field = match name.as_str() {
+                "traceparent" => &mut brought.traceparent,
+                "b3" => &mut brought.b3,
+                "x-b3-traceid" => &mut brought.b3_trace_id,
+                "x-request-id" => &mut brought.request_id,
+                _ => continue,
+            };
+            field.get_or_insert(value.as_bytes());
+        }
+        brought
+    }
+}
+
+/// W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags, the first two of 2 and 32 digits.
+fn trace_of(traceparent: &[u8]) -> Option<&[u8]> {
+    let ends = traceparent.get(2) == Some(&b'-') && traceparent.get(35).is_none_or(|next| *next == b'-');
+    traceparent.get(3..35).filter(|id| ends && !id.contains(&b'-'))
+}
+
+/// The trace id of `b3` in one field: trace-id "-" span-id and more.
+fn single(b3: &[u8]) -> Option<&[u8]> {
+    b3.split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16)
 }
 
 /// What a request says of itself, by what is drawn; nothing where it says nothing, or stands for itself.
@@ -226,26 +261,28 @@ pub struct Id<'h> {
 /// carried by whatever arrives, the only one where it was written.
 pub fn ids<'h>(headers: &'h HeaderMap, carry: &Carry) -> impl Iterator<Item = Id<'h>> + use<'h> {
     let ids = match carry {
-        Carry::Auto => [traceparent(headers), b3(headers), field(headers, &REQUEST_ID, Note::ByRequestId)],
-        Carry::Traceparent => [traceparent(headers), None, None],
-        Carry::B3 => [b3(headers), None, None],
-        Carry::Header(name) => [field(headers, name, Note::ByHeader), None, None],
+        Carry::Auto => {
+            let brought = Brought::by(headers);
+            [brought.traceparent(), brought.b3(), brought.request_id.and_then(|text| field(text, Note::ByRequestId))]
+        }
+        Carry::Traceparent => [Brought::by(headers).traceparent(), None, None],
+        Carry::B3 => [Brought::by(headers).b3(), None, None],
+        Carry::Header(name) => [headers.get(name).and_then(|text| field(text.as_bytes(), Note::ByHeader)), None, None],
         Carry::Baggage | Carry::None => [None; 3],
     };
     ids.into_iter().flatten()
 }
 
-/// W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags.
-fn traceparent(headers: &HeaderMap) -> Option<Id<'_>> {
-    let id = headers.get(TRACEPARENT)?.as_bytes().split(|byte| *byte == b'-').nth(1)?;
-    trace_id(id, Note::ByTraceparent).filter(|_| id.len() == 32)
-}
+impl<'h> Brought<'h> {
+    fn traceparent(&self) -> Option<Id<'h>> {
+        trace_id(trace_of(self.traceparent?)?, Note::ByTraceparent)
+    }
 
-/// One field, or one of several: trace-id "-" span-id and more in `b3`, the trace id alone in `x-b3-traceid`.
-fn b3(headers: &HeaderMap) -> Option<Id<'_>> {
-    let single = || headers.get(B3)?.as_bytes().split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16);
-    let several = || headers.get(B3_TRACE_ID).map(|value| value.as_bytes());
-    single().and_then(|id| trace_id(id, Note::ByB3)).or_else(|| trace_id(several()?, Note::ByB3))
+    /// One field, or one of several: the trace id alone in `x-b3-traceid`.
+    fn b3(&self) -> Option<Id<'h>> {
+        let single = || trace_id(single(self.b3?)?, Note::ByB3);
+        single().or_else(|| trace_id(self.b3_trace_id?, Note::ByB3))
+    }
 }
 
 /// Without zeros before it: an id of 64 bits is filled up with them where it goes on as one of 128.
@@ -255,8 +292,7 @@ fn trace_id(id: &[u8], by: Note) -> Option<Id<'_>> {
     (!text.is_empty()).then_some(Id { by, space: "trace", text })
 }
 
-fn field<'h>(headers: &'h HeaderMap, name: &HeaderName, by: Note) -> Option<Id<'h>> {
-    let text = headers.get(name)?.as_bytes();
+fn field(text: &[u8], by: Note) -> Option<Id<'_>> {
     text.iter().any(|byte| *byte != b'0').then_some(Id { by, space: "id", text })
 }
 
