@@ -28,6 +28,9 @@ use crate::report::{Counted, Report};
 /// How often a run is asked for, which is its heartbeat too: well within its lease.
 const BEAT: Duration = Duration::from_millis(500);
 
+/// Looks that may stay without an answer before a proxy counts as gone.
+const PATIENCE: u32 = 2;
+
 /// A serving proxy.
 pub(super) struct Remote {
     base: String,
@@ -202,14 +205,22 @@ pub(super) async fn attend(
     screen: &mut Screen,
     signals: &mut Signals,
 ) -> anyhow::Result<Result<Value, (String, Exit)>> {
+    let mut unanswered = 0;
     loop {
         let (status, answer) = match remote.call(Method::GET, &format!("/runs/{run}"), String::new()).await {
             Ok(answered) => answered,
+            // The proxy may have closed the connection in the moment in which we asked.
+            Err(_) if unanswered < PATIENCE => {
+                unanswered += 1;
+                tokio::time::sleep(BEAT).await;
+                continue;
+            }
             // A process takes its faults with it, and one that lives misses the heartbeat.
             Err(error) => {
                 return Ok(Err((format!("{error:#}; {run} ends with its process or its lease"), Exit::Halted)));
             }
         };
+        unanswered = 0;
         if status != StatusCode::OK {
             bail!("{run} is not known any more");
         }
