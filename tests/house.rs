@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use regex::{Captures, Regex};
 
-/// From the roof down: a room uses only lower ones, neighbours never see each other. `clock` and `units` are the ground.
+/// From the roof down: a room uses only lower ones, neighbours never see each other. `clock`, `file` and `units` are the ground.
 const FLOORS: &str = "cli/app/config/admin notify/lab digest game_day/ledger/proxy report/experiment/load/\
-    fault probe measure demo document/chance service stats/clock units";
+    fault probe measure demo document/chance service stats/clock file units";
 
 /// No file has more lines; flat lists may, and stand here.
 const LONGEST: usize = 500;

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::file::open_ordinary;
+
 /// One byte more than this, and whoever reads the document says that it is too long.
 const MOST: u64 = (1 << 20) + 1;
 
@@ -12,12 +14,9 @@ pub fn load(path: &Path) -> io::Result<String> {
     text(File::open(path)?)
 }
 
-/// The same of a file that is read again and again: whoever opens a pipe waits for its writer.
+/// The same of an ordinary file, for whoever reads it again and again.
 pub fn load_ordinary(path: &Path) -> io::Result<String> {
-    if !path.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not an ordinary file"));
-    }
-    load(path)
+    text(open_ordinary(path)?)
 }
 
 fn text(file: File) -> io::Result<String> {

@@ -1,11 +1,11 @@
 //! Files that faults name: read once, before a run begins, and never more than a mebibyte.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::{ErrorAnswer, Fault, Latency};
+use crate::file::open_ordinary;
 
 /// The most that a file may hold.
 const LARGEST: u64 = 1 << 20;
@@ -50,14 +50,11 @@ impl Fault {
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::NotFound => "is not there".to_owned(),
+        std::io::ErrorKind::InvalidInput => "is not a file".to_owned(),
         _ => format!("cannot be read: {error}"),
     };
-    // Whoever opens a pipe waits for its writer.
-    if !path.metadata().map_err(failed)?.is_file() {
-        return Err("is not a file".to_owned());
-    }
     let mut bytes = Vec::new();
-    File::open(path).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    open_ordinary(path).map_err(failed)?.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
     if bytes.len() as u64 > LARGEST {
         return Err("is larger than 1 MiB".to_owned());
     }

@@ -1,5 +1,6 @@
 //! A listener as all workers see it: its setup, the runs that are live there, and its counters.
 
+use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -14,6 +15,7 @@ use super::access::Log;
 use super::config::ListenerConfig;
 use super::tls::{self, Tls};
 use super::trial::Trial;
+use crate::file::open_ordinary;
 use crate::service::Body;
 
 /// A listener. Its setup can be replaced while it serves; everything else stays.
@@ -70,9 +72,9 @@ impl Setup {
 
 /// What is in a file, in so few bytes that it can be kept; nothing where it cannot be read, or is no ordinary file.
 pub fn fingerprint(file: &Path) -> [u8; 32] {
-    let ordinary = file.metadata().is_ok_and(|file| file.is_file());
-    let content = ordinary.then(|| std::fs::read(file).ok()).flatten();
-    content.map_or([0; 32], |content| Sha256::digest(content).into())
+    let mut content = Vec::new();
+    let read = open_ordinary(file).and_then(|mut file| file.read_to_end(&mut content));
+    read.map_or([0; 32], |_| Sha256::digest(&content).into())
 }
 
 /// What one worker counted at a listener; each figure only grows, and only that worker writes.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::header::{CONNECTION, HeaderValue};
 use http_body::Body as _;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 
 use crate::service::Body;
 
@@ -19,15 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// 9.6), where too much is announced, the caller waits to be asked for it, or a part of it is gone already.
 pub(super) fn unwanted(body: Option<Body>, waits: bool, headers: &mut HeaderMap) {
     match body.filter(|body| !waits && body.size_hint().lower() <= MOST) {
-        Some(mut body) => drop(tokio::task::spawn_local(async move {
-            let read_on = async {
-                let mut left = MOST;
-                while let Some(Ok(frame)) = body.frame().await {
-                    let read = frame.data_ref().map_or(0, bytes::Bytes::len) as u64;
-                    let Some(less) = left.checked_sub(read) else { return };
-                    left = less;
-                }
-            };
+        Some(body) => drop(tokio::task::spawn_local(async move {
+            let mut body = Limited::new(body, MOST as usize);
+            let read_on = async { while let Some(Ok(_)) = body.frame().await {} };
             let _ = tokio::time::timeout(PATIENCE, read_on).await; // the connection ends if it was not enough
         })),
         None => drop(headers.insert(CONNECTION, HeaderValue::from_static("close"))),
