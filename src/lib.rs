@@ -17,7 +17,7 @@
 //! | 3 | [`experiment`] | what we believe |
 //! | 2 | [`load`] | traffic of our own |
 //! | 1 | [`fault`], [`probe`], [`measure`], [`demo`], [`document`] | what we break, ask, count; a shop to break; YAML with places |
-//! | 0 | [`service`], [`clock`], [`file`], [`stats`], [`chance`], [`units`] | what every floor stands on |
+//! | 0 | [`service`], [`clock`], [`file`](mod@file), [`stats`], [`chance`], [`units`] | what every floor stands on |
 //!
 //! A room uses only rooms on lower floors, and neighbours never see each other; all stand on [`units`]. `tests/house.rs`
 //! keeps it so. Begin to read here, then `experiment/mod.rs`, `fault/latency.rs`, `proxy/trial.rs`, `lab/run.rs`,
