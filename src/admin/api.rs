@@ -1,11 +1,12 @@
 //! The routes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ORIGIN};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, Query, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, ORIGIN};
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, StatusCode};
-use axum::middleware::map_response;
+use axum::middleware::{Next, from_fn_with_state, map_response};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -52,6 +53,7 @@ pub(super) fn switches(admin: Admin) -> Router {
             ApiError(StatusCode::METHOD_NOT_ALLOWED, "this path takes another method".to_owned())
         })
         .layer(DefaultBodyLimit::max(LONGEST_DOCUMENT))
+        .layer(from_fn_with_state(admin.clone(), only_by_our_names))
         .layer(map_response(in_json))
         .with_state(admin)
 }
@@ -95,13 +97,40 @@ fn unknown(run: &str) -> ApiError {
 /// Changes need the token; stopping does not, when it comes from this machine, and from no page of a browser on it.
 fn admit(admin: &Admin, headers: &HeaderMap, caller: Option<SocketAddr>) -> Result<(), ApiError> {
     let stops_from_here = caller.is_some_and(|caller| caller.ip().is_loopback()) && !headers.contains_key(ORIGIN);
-    let authorization = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if stops_from_here || admin.token.admits(authorization) {
+    if stops_from_here || admin.admits(headers) {
         return Ok(());
     }
     let why =
         "a change needs `Authorization: Bearer <token>`; the token is in `admin.token_file`, or beside the ledger";
     Err(ApiError(StatusCode::UNAUTHORIZED, why.to_owned()))
+}
+
+impl Admin {
+    fn admits(&self, headers: &HeaderMap) -> bool {
+        self.token.admits(headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()))
+    }
+}
+
+/// A page in a browser on this machine may have its own name lead here (DNS rebinding), and read what it likes. From here
+/// one comes by an address or as `localhost`, or has the token.
+async fn only_by_our_names(
+    State(admin): State<Admin>,
+    ConnectInfo(caller): ConnectInfo<SocketAddr>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let host = request.headers().get(HOST).and_then(|host| host.to_str().ok());
+    if !caller.ip().is_loopback() || host.is_none_or(is_ours) || admin.admits(request.headers()) {
+        return Ok(next.run(request).await);
+    }
+    let why = "from this machine one comes by an address or as `localhost`, or with the token";
+    Err(ApiError(StatusCode::MISDIRECTED_REQUEST, why.to_owned()))
+}
+
+fn is_ours(host: &str) -> bool {
+    let Ok(authority) = host.parse::<Authority>() else { return false };
+    let name = authority.host().trim_matches(['[', ']']);
+    name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost")
 }
 
 #[derive(Deserialize)]
@@ -198,29 +227,41 @@ fn shown(status: &Status, with_report: bool) -> Value {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct HowToStart {
     seed: Option<u64>,
     #[serde(default)]
     underpowered: bool,
-    /// How long a rehearsal is.
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HowToRehearse {
+    seed: Option<u64>,
     #[serde(rename = "for")]
     length: Option<Span>,
 }
 
+/// Nothing can be said of it beside its body.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nothing {}
+
 /// What a document that came over the API asks for.
-fn order(how: &HowToStart, document: &str) -> Result<Order, ApiError> {
+fn order(seed: Option<u64>, underpowered: bool, document: &str) -> Result<Order, ApiError> {
     let wrong = |why: String| ApiError(StatusCode::UNPROCESSABLE_ENTITY, why);
     // Documents that travel see nothing of this machine's environment.
-    let (experiment, _) =
+    let (experiment, mut problems) =
         Experiment::parse("<body>", document, &|_| None).map_err(|problems| wrong(problems.to_string()))?;
-    if let Some(why) = experiment.not_from_elsewhere() {
-        return Err(wrong(why));
+    experiment.check_travelled(&mut problems);
+    if problems.has_errors() {
+        return Err(wrong(problems.to_string()));
     }
     Ok(Order {
-        seed: how.seed.map(Seed).or(experiment.seed).unwrap_or_else(|| Seed(rand::random())),
+        seed: seed.map(Seed).or(experiment.seed).unwrap_or_else(|| Seed(rand::random())),
         run: crate::ledger::new_run_id(crate::clock::now()),
         follow_up_of: crate::lab::follow_up::failure_of(document).map(ToOwned::to_owned),
-        underpowered: how.underpowered,
+        underpowered,
         experiment: experiment.into(),
     })
 }
@@ -232,7 +273,7 @@ async fn start(
     document: String,
 ) -> Result<Response, ApiError> {
     admit(&admin, &headers, None)?;
-    let order = order(&how, &document)?;
+    let order = order(how.seed, how.underpowered, &document)?;
     let started = admin.control.start(order, true)?;
     let (run, reports) = (started.run.clone(), admin.reports);
     tokio::spawn(async move {
@@ -252,23 +293,25 @@ fn accepted(run: &str) -> Response {
 
 async fn rehearse(
     State(admin): State<Admin>,
-    Query(how): Query<HowToStart>,
+    Query(how): Query<HowToRehearse>,
     headers: HeaderMap,
     document: String,
 ) -> Result<Response, ApiError> {
     admit(&admin, &headers, None)?;
     let length = how.length.unwrap_or_else(|| crate::lab::rehearse::LENGTH.parse().expect("it is a length of time"));
-    let started = admin.control.rehearse(order(&how, &document)?, length, true)?;
+    let started = admin.control.rehearse(order(how.seed, true, &document)?, length, true)?;
     Ok(accepted(&started.run))
 }
 
-async fn inject(State(admin): State<Admin>, headers: HeaderMap, document: String) -> Result<Response, ApiError> {
+async fn inject(
+    State(admin): State<Admin>,
+    Query(Nothing {}): Query<Nothing>,
+    headers: HeaderMap,
+    document: String,
+) -> Result<Response, ApiError> {
     admit(&admin, &headers, None)?;
     let wrong = |why: String| ApiError(StatusCode::UNPROCESSABLE_ENTITY, why);
     let by_hand = ByHand::parse("<body>", &document).map_err(|problems| wrong(problems.to_string()))?;
-    if let Some(file) = by_hand.files().first() {
-        return Err(wrong(format!("`{file}`: a document that comes over the API can name no file")));
-    }
     let listeners = admin.control.lab().proxy.listeners();
     let names: Vec<&str> = listeners.iter().map(|listener| listener.name.as_str()).collect();
     let exploration = Exploration::new(by_hand, &names, crate::ledger::new_run_id(crate::clock::now()))?;
@@ -297,6 +340,7 @@ async fn halt_run(
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Who {
     by: Option<String>,
 }

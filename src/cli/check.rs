@@ -67,7 +67,20 @@ impl Check {
         };
         let mut bad = false;
         let mut all = Vec::new();
-        for document in documents::read(&self.files)? {
+        for document in documents::each(&self.files)? {
+            let document = match document {
+                Ok(document) => document,
+                Err(unread) => {
+                    bad = true;
+                    match output {
+                        Output::Json => {
+                            all.push(json!({ "file": unread.name, "ok": false, "problems": [unread.problem()] }))
+                        }
+                        Output::Text => anstream::eprintln!("error: {unread}\n"),
+                    }
+                    continue;
+                }
+            };
             let (meaning, problems) = self.check(&document, system.as_ref(), asked.as_ref());
             bad |= problems.has_errors();
             match output {

@@ -1,10 +1,11 @@
 //! Finding and reading the documents that a command is given: all of them, before anything starts.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use serde_json::{Value, json};
 
 use super::exit::Usage;
 use crate::document;
@@ -42,33 +43,62 @@ impl Variables {
     }
 }
 
-/// Reads files, folders (their `*.yaml` and `*.yml`, in order of name) and `-` for standard input.
+/// Reads files, folders (their `*.yaml` and `*.yml`, in order of name) and `-` for standard input. All or none.
 pub(super) fn read(paths: &[PathBuf]) -> anyhow::Result<Vec<Document>> {
+    each(paths)?.into_iter().map(|document| document.map_err(|unread| Usage(unread.to_string()).into())).collect()
+}
+
+/// The same, one by one: what cannot be read does not keep the others from being looked at.
+pub(super) fn each(paths: &[PathBuf]) -> anyhow::Result<Vec<Result<Document, Unread>>> {
     let mut documents = Vec::new();
     for path in paths {
         if path.as_os_str() == "-" {
-            let mut text = String::new();
-            std::io::stdin().take(2 << 20).read_to_string(&mut text).context("standard input")?;
-            documents.push(Document { name: "<stdin>".to_owned(), text });
+            documents.push(named("<stdin>".to_owned(), document::load_stdin()));
         } else if path.is_dir() {
             let files = in_folder(path)?;
             if files.is_empty() {
                 return Err(Usage(format!("{}: no *.yaml file is in this folder", path.display())).into());
             }
-            for file in files {
-                documents.push(one(&file)?);
-            }
+            documents.extend(files.iter().map(|file| one(file)));
         } else {
-            documents.push(one(path)?);
+            documents.push(one(path));
         }
     }
     Ok(documents)
 }
 
-fn one(path: &Path) -> anyhow::Result<Document> {
-    let name = path.display().to_string();
-    let text = document::load(path).map_err(|error| Usage(format!("{name}: {error}")))?;
-    Ok(Document { name, text })
+/// A document that cannot be read.
+#[derive(Debug)]
+pub(super) struct Unread {
+    /// What messages call it.
+    pub(super) name: String,
+    /// Why not.
+    pub(super) why: io::Error,
+}
+
+impl Unread {
+    /// In the shape of what is wrong in a document that can be read.
+    pub(super) fn problem(&self) -> Value {
+        let (file, message) = (&self.name, self.why.to_string());
+        json!({ "file": file, "line": 1, "column": 1, "severity": "error", "message": message, "help": null })
+    }
+}
+
+impl std::fmt::Display for Unread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}", self.name, self.why)
+    }
+}
+
+fn one(path: &Path) -> Result<Document, Unread> {
+    named(path.display().to_string(), document::load(path))
+}
+
+fn named(name: String, text: io::Result<String>) -> Result<Document, Unread> {
+    match text {
+        Ok(text) => Ok(Document { name, text }),
+        Err(why) => Err(Unread { name, why }),
+    }
 }
 
 fn in_folder(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {

@@ -1,6 +1,6 @@
 //! `pratfall inject`: a fault by hand, without a hypothesis: for exploring, and for improvising on a game day.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ use crate::app::App;
 use crate::document::nearest;
 use crate::experiment::ByHand;
 use crate::experiment::by_hand::{BUDGET, LENGTH, SHARE, Written, read_fault, read_match};
+use crate::fault::Fault;
 use crate::lab::{Exploration, Explored, Progress};
 use crate::ledger::new_run_id;
 use crate::report::words;
@@ -101,7 +102,10 @@ impl Inject {
         for (index, text) in self.faults.iter().enumerate() {
             let name = if self.faults.len() == 1 { "fault".to_owned() } else { format!("fault {}", index + 1) };
             match read_fault(&name, text, &variables) {
-                Ok(fault) => faults.push(fault),
+                Ok(mut fault) => {
+                    wrong.extend(self.read_file(&mut fault.meant).err().map(|why| format!("{name}: {why}")));
+                    faults.push(fault);
+                }
                 Err(problems) => wrong.push(problems.to_string()),
             }
         }
@@ -131,6 +135,15 @@ impl Inject {
             budget: self.budget,
             seed: self.seed.map(Seed),
         })
+    }
+
+    /// Reads the file that a fault names; none goes with it to another proxy.
+    fn read_file(&self, fault: &mut Fault) -> Result<(), String> {
+        let Some((key, _)) = fault.file() else { return Ok(()) };
+        if self.on.is_some() {
+            return Err(format!("`{key}`: no file goes with a fault to a proxy elsewhere; write what is in it"));
+        }
+        fault.read_file(Path::new("")).map_err(|why| format!("`{key}`: {why}"))
     }
 }
 

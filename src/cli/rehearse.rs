@@ -15,7 +15,7 @@ use crate::config::System;
 use crate::config::schema::Kind;
 use crate::experiment::{Ending, Experiment};
 use crate::lab::map::{Context, Seen};
-use crate::lab::rehearse::LENGTH;
+use crate::lab::rehearse::{LENGTH, SHORTEST};
 use crate::lab::{Order, Progress, Rehearsed};
 use crate::ledger::new_run_id;
 use crate::report::words;
@@ -62,7 +62,7 @@ pub(super) struct Rehearse {
 
 impl Rehearse {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<Exit> {
-        if self.length < Span::secs(1) {
+        if self.length < SHORTEST {
             return Err(Usage("--for: a rehearsal is at least `1s` long".to_owned()).into());
         }
         if let Some(url) = &self.on {

@@ -19,9 +19,14 @@ pub fn load_ordinary(path: &Path) -> io::Result<String> {
     text(open_ordinary(path)?)
 }
 
-fn text(file: File) -> io::Result<String> {
+/// The same of standard input.
+pub fn load_stdin() -> io::Result<String> {
+    text(io::stdin())
+}
+
+fn text(source: impl Read) -> io::Result<String> {
     let mut bytes = Vec::new();
-    file.take(MOST).read_to_end(&mut bytes)?;
+    source.take(MOST).read_to_end(&mut bytes)?;
     let cut = bytes.len() as u64 == MOST;
     String::from_utf8(bytes).or_else(|wrong| {
         let (at, utf8) = (wrong.utf8_error().valid_up_to(), wrong.utf8_error());

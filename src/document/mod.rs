@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 
-pub use self::load::{load, load_ordinary};
+pub use self::load::{load, load_ordinary, load_stdin};
 use self::node::{Kind, Node};
 use self::parse::Refusal;
 use self::place::{Findings, Place, Source};

@@ -144,16 +144,6 @@ impl ByHand {
         document.to_string()
     }
 
-    /// The files that it names, each with its place.
-    pub fn files(&self) -> Vec<String> {
-        let named = |fault: &Written<Fault>| match &fault.meant {
-            Fault::Error(error) => error.body_file.clone(),
-            Fault::Latency(latency) => latency.histogram.clone(),
-            _ => None,
-        };
-        self.faults.iter().filter_map(named).collect()
-    }
-
     /// What they meet, in a few words.
     pub fn describe(&self) -> String {
         let faults: Vec<String> = self.faults.iter().map(|fault| fault.meant.describe()).collect();
@@ -220,6 +210,8 @@ impl ByHand {
         let (mut experiment, _) = Experiment::parse("<by hand>", &self.offer(others), &|_| None)?;
         experiment.title = format!("by hand: {} at {}, {:#}", self.describe(), self.at, self.share);
         experiment.seed = self.seed;
+        // With what was read of their files.
+        experiment.inject.faults = self.faults.iter().map(|fault| fault.meant.clone()).collect();
         experiment.steady_state.clear();
         experiment.guards = vec![Guard::Faulted { max: Some(self.budget), rate: None, per_caller: None }];
         let none = Length::Fixed(Span::default());
@@ -243,7 +235,9 @@ fn meant(draft: ByHandDraft, written: &Value, problems: &mut Problems) -> ByHand
         problems.error("/for", "a fault of `0s` is none", help("write how long it stays, as in `5m`"));
     }
     let faults = draft.faults.into_iter().enumerate().map(|(index, fault)| {
-        check_faults::fault(&fault, &format!("/faults/{index}/{}", fault.kind()), problems);
+        let pointer = format!("/faults/{index}/{}", fault.kind());
+        check_faults::fault(&fault, &pointer, problems);
+        check_faults::travelled(&fault, &pointer, problems);
         Written { text: written["faults"][index].clone(), meant: fault }
     });
     let faults = faults.collect();
@@ -326,6 +320,9 @@ mod tests {
         let wrong = r#"{ "at": "inventory", "faults": [], "share": "0%", "for": "0s", "budgt": 1 }"#;
         let problems = ByHand::parse("<body>", wrong).unwrap_err();
         assert_eq!(problems.errors().count(), 4, "{problems}");
+        let file = "at: a\nfaults:\n  - error: { status: 503, body_file: /etc/passwd }\n";
+        let problems = ByHand::parse("<body>", file).unwrap_err();
+        assert!(problems.to_string().starts_with("<body>:3:38: error: ") && problems.list().len() == 1, "{problems}");
         let usual = ByHand::parse("<body>", "at: a\nfaults: [{ error: { status: 500 } }]\n").unwrap();
         assert_eq!((usual.share.to_string(), usual.length.to_string(), usual.budget), ("5%".into(), "1m".into(), 1000));
     }

@@ -2,7 +2,7 @@
 //!
 //! Each part reads on after a mistake with something harmless in its place, so that one look finds them all.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use jiff::civil::Date;
 
@@ -74,22 +74,19 @@ impl Experiment {
         }
     }
 
-    /// What a document must not have that comes from elsewhere: files and programs of this machine. It has no addresses
-    /// to name: those are in the system file.
-    pub fn not_from_elsewhere(&self) -> Option<String> {
-        if let Some((pointer, _)) = self.files().first() {
-            return Some(format!("{pointer}: a document that comes over the API can name no file"));
+    /// Refuses what a document must not have that came over the API: files and programs of this machine. It has no
+    /// addresses to name: those are in the system file.
+    pub fn check_travelled(&self, problems: &mut Problems) {
+        for (index, fault) in self.inject.faults.iter().enumerate() {
+            check_faults::travelled(fault, &format!("/inject/faults/{index}/{}", fault.kind()), problems);
         }
-        let command = self.traffic.as_ref().is_some_and(|traffic| traffic.command.is_some());
-        command.then(|| "/traffic/command: a document that comes over the API can run no program".to_owned())
-    }
-
-    /// The files that this experiment names, each with its place in the document.
-    pub fn files(&self) -> Vec<(String, PathBuf)> {
-        let faults = self.inject.faults.iter().enumerate();
-        faults
-            .filter_map(|(index, fault)| fault.file().map(|file| (place(index, fault, file.0), file.1.into())))
-            .collect()
+        if self.traffic.as_ref().is_some_and(|traffic| traffic.command.is_some()) {
+            problems.error(
+                "/traffic/command",
+                "a document that comes over the API can run no program",
+                help("give a `rate` and `requests`, or start the run where the program is, with `pratfall run`"),
+            );
+        }
     }
 
     /// Reads the files that this experiment names, once, before anything runs. What cannot be used is told with its

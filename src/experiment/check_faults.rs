@@ -27,6 +27,17 @@ const FRAMING: [&str; 9] = [
     "x-pratfall",
 ];
 
+/// A document that came over the API names no file of this machine.
+pub(super) fn travelled(fault: &Fault, pointer: &str, problems: &mut Problems) {
+    if let Some((key, _)) = fault.file() {
+        problems.error(
+            &format!("{pointer}/{key}"),
+            "a document that comes over the API can name no file",
+            help("write what is in it into the document, or start this where the file is, without `--on`"),
+        );
+    }
+}
+
 pub(super) fn fault(fault: &Fault, pointer: &str, problems: &mut Problems) {
     match fault {
         Fault::Latency(latency) => check_latency(latency, pointer, problems),

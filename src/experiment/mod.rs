@@ -316,17 +316,20 @@ mod tests {
     #[test]
     fn what_comes_from_elsewhere_has_no_files_and_runs_no_programs() {
         let shortest = include_str!("../../tests/documents/valid/shortest.yaml");
-        assert_eq!(parsed(shortest).not_from_elsewhere(), None);
         let with = |old: &str, new: &str| {
             assert!(shortest.contains(old), "{shortest}");
-            parsed(&shortest.replace(old, new)).not_from_elsewhere().expect(new)
+            let (experiment, mut problems) =
+                Experiment::parse("<body>", &shortest.replace(old, new), &|_| None).unwrap();
+            experiment.check_travelled(&mut problems);
+            problems.errors().map(|problem| problem.line()).collect::<Vec<_>>().join(" ")
         };
+        assert_eq!(with("503", "503"), "");
         let body = with("status: 503", "status: 503, body_file: /etc/passwd");
-        assert!(body.starts_with("/inject/faults/0/error/body_file: ") && body.contains("no file"), "{body}");
+        assert!(body.starts_with("<body>:6:") && body.contains("no file"), "{body}");
         let histogram = with("error: { status: 503 }", "latency: { histogram: /etc/passwd }");
-        assert!(histogram.starts_with("/inject/faults/0/latency/histogram: "), "{histogram}");
+        assert!(histogram.starts_with("<body>:6:") && histogram.contains("no file"), "{histogram}");
         let command = with("steady_state:", "traffic: { command: [rm, -rf, /] }\nsteady_state:");
-        assert!(command.starts_with("/traffic/command: ") && command.contains("no program"), "{command}");
+        assert!(command.starts_with("<body>:7:") && command.contains("no program"), "{command}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::Progress;
 use super::counters::Counters;
 use super::explore::{Exploration, Explored};
 use super::preflight::{self, Refusal};
-use super::rehearse::Rehearsed;
+use super::rehearse::{Rehearsed, SHORTEST};
 use super::run::{Lab, Order};
 use super::stop::Stop;
 use crate::experiment::limits::Limits;
@@ -120,6 +120,9 @@ impl Control {
 
     /// Starts a rehearsal of so long, under the same rules.
     pub fn rehearse(self: &Arc<Self>, order: Order, length: Span, leased: bool) -> Result<Started<Rehearsed>, Refusal> {
+        if length < SHORTEST {
+            return Err(Refusal::Document(format!("a rehearsal is at least `{SHORTEST}` long, not `{length}`")));
+        }
         let over = |rehearsed: &Rehearsed| Over::Rehearsal(Box::new(rehearsed.clone()));
         let asked = order.clone();
         let rehearse = move |lab: Arc<Lab>, stop, shown| async move { lab.rehearse(order, length, stop, &shown).await };

@@ -10,6 +10,7 @@ use super::control::LEASE;
 use super::stage::{Stage, on_stage};
 use super::{Control, Exploration, Explored, Refusal};
 use crate::experiment::ByHand;
+use crate::experiment::by_hand::read_fault;
 use crate::experiment::limits::Limits;
 use crate::ledger::{Ledger, RunState};
 
@@ -146,7 +147,10 @@ async fn it_is_kept_without_a_verdict_and_is_nobodys_failure() {
 async fn a_file_that_nobody_read_is_no_fault() {
     on_stage(|stage| async move {
         let control = Control::new(stage.lab.clone(), None);
-        let asked = asked(&SLOW.replace("delay: 2s", "histogram: delays.csv"));
+        let unread = read_fault("fault", "latency: { histogram: delays.csv }", &|_| None);
+        let unread = unread.unwrap_or_else(|problems| panic!("{problems}"));
+        let by_hand = ByHand { faults: vec![unread], ..ByHand::parse("test", SLOW).unwrap() };
+        let asked = Exploration::new(by_hand, &["front", "inventory"], "r-unread".to_owned()).unwrap();
         let refused = control.explore(asked, false).unwrap().result.await.unwrap().unwrap_err();
         assert!(refused.to_string().contains("`histogram: delays.csv` was not read"), "{refused}");
     })

@@ -27,6 +27,9 @@ const ENOUGH: u64 = 20;
 /// How long a rehearsal is where nothing is said.
 pub const LENGTH: &str = "10s";
 
+/// The shortest: a call needs its time to come by.
+pub const SHORTEST: Span = Span::secs(1);
+
 /// What a rehearsal showed.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Rehearsed {

@@ -219,6 +219,14 @@ fn check_says_of_every_document_whether_it_is_good() {
     let json = home.pratfall(&[&["check", "--output", "json"], &all[..]].concat()).exits(2).out;
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json.as_array().map(Vec::len), Some(all.len()), "every file is told of");
+    std::fs::write(home.path("latin.yaml"), b"version: 1\nname: caf\xe9\n").unwrap();
+    let good = project("tests/documents/valid/shortest.yaml");
+    let both = ["check", "latin.yaml", "missing.yaml", good.to_str().unwrap()];
+    let done = home.pratfall(&both).exits(2).says("latin.yaml: line 2, column 10").says("missing.yaml: ");
+    assert!(done.out.contains("ok, the experiment inventory-fails"), "the others are looked at: {}", done.out);
+    let json = home.pratfall(&[&both[..], &["--output", "json"]].concat()).exits(2).out;
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((json.as_array().map(Vec::len), &json[1]["problems"][0]["severity"]), (Some(3), &"error".into()));
 }
 
 fn documents(folder: &Path) -> Vec<PathBuf> {

@@ -156,8 +156,13 @@ fn a_run_in_the_traffic_of_others_breaks_its_slice_and_nobody_else() {
         }
     }
     let asked = number(&report["fidelity"]["treatment_asked"]);
+    assert!((asked - 0.2).abs() < 1e-9, "{}", report["fidelity"]);
+    // The ids of these callers are drawn anew each time, and the run ends when it has seen enough, which may be 800
+    // requests: five standard errors.
+    let inject = phases.iter().find(|phase| phase["name"] == "inject").unwrap();
+    let calls: f64 = inject["arms"].as_array().unwrap().iter().map(|arm| number(&arm["units"])).sum();
     let applied = number(&report["fidelity"]["treatment_applied"]);
-    assert!((asked - 0.2).abs() < 1e-9 && (applied - 0.2).abs() < 0.03, "{}", report["fidelity"]);
+    assert!((applied - 0.2).abs() < 5.0 * (0.16 / calls).sqrt(), "of {calls}: {}", report["fidelity"]);
     // A proxy passes baggage on; what was between the listeners when the run ended has not arrived.
     let (enrolled, carried) = (&report["fidelity"]["enrolled"], &report["fidelity"]["carried"]);
     for arm in 0..2 {

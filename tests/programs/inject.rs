@@ -13,7 +13,8 @@ fn offered(out: &str) -> String {
 fn a_fault_by_hand_is_here_for_its_time_and_offers_the_experiment_that_would_make_it_one() {
     let _turn = beside_others();
     let chain = Chain::new("");
-    let fault = "error: { status: 503 }";
+    chain.home.write("busy.txt", "come back later\n");
+    let fault = "error: { status: 503, body_file: busy.txt }";
     let mut injecting = chain.home.start(&[
         "inject",
         fault,
@@ -27,10 +28,10 @@ fn a_fault_by_hand_is_here_for_its_time_and_offers_the_experiment_that_would_mak
         "{ path: /hello }",
     ]);
     injecting.until_it_says("by hand: answers 503 at inventory");
-    let head = wait_for("a faulted answer", SOON, || {
-        chain.ask("/hello", "ada").ok().filter(|answer| answer.status == 503).map(|answer| answer.head.to_lowercase())
-    });
-    assert!(head.contains("fault=error"), "{head}");
+    let answer =
+        wait_for("a faulted answer", SOON, || chain.ask("/hello", "ada").ok().filter(|answer| answer.status == 503));
+    assert!(answer.head.to_lowercase().contains("fault=error"), "{}", answer.head);
+    assert_eq!(answer.body, "come back later\n");
     let other = chain.ask("/headers", "ada").unwrap();
     assert!(other.status == 200 && other.body.contains("baggage=;"), "nothing travels: {}", other.body);
     let done = injecting.end(A_RUN).exits(0).says("as planned").says("faulted      1 call");
@@ -49,6 +50,9 @@ fn a_fault_by_hand_is_here_for_its_time_and_offers_the_experiment_that_would_mak
     }
     inject(&[fault, "--at", "inventry"]).exits(2).says("did you mean `inventory`?");
     inject(&[fault]).exits(2).says("--at");
+    inject(&["latency: { histogram: none.csv }", "--at", "inventory"]).exits(2).says("`none.csv` is not there");
+    let elsewhere = [fault, "--at", "inventory", "--on", "http://127.0.0.1:1"];
+    inject(&elsewhere).exits(2).says("`body_file`: no file goes");
 }
 
 #[test]

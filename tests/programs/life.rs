@@ -254,7 +254,11 @@ fn changes_over_the_api_need_the_token_and_bring_no_files() {
     let with = [("authorization", token.as_str())];
     let reads_a_file = AN_HOUR.replace("latency: { delay: 1h }", "error: { status: 503, body_file: pratfall.yaml }");
     let answer = post("/runs", &with, &reads_a_file);
-    assert_eq!(answer.status, 422, "{}", answer.body);
+    assert!(
+        answer.status == 422 && answer.body.contains("<body>:6:") && answer.body.contains("no file"),
+        "{}",
+        answer.body
+    );
     let runs_a_program = format!("{AN_HOUR}traffic: {{ command: [touch, here] }}\n");
     let answer = post("/runs", &with, &runs_a_program);
     assert!(answer.status == 422 && answer.body.contains("no program"), "{}", answer.body);
@@ -262,7 +266,18 @@ fn changes_over_the_api_need_the_token_and_bring_no_files() {
     assert_eq!(post("/resume", &with, "").status, 204);
     // A page in a browser on this machine is somebody else, and whatever is refused is refused in JSON.
     assert_eq!(post("/halt", &[("origin", "http://elsewhere.example")], "").status, 401);
-    for (method, path, status) in [("GET", "/nowhere", 404), ("GET", "/halt", 405), ("POST", "/runs?seed=x", 400)] {
+    for (host, status) in [("localhost:1", 200), ("[::1]:1", 200), ("127.0.0.1", 200), ("elsewhere.example", 421)] {
+        let asked = |headers: &[(&str, &str)]| ask_with(chain.admin, "GET", "/status", headers, "").unwrap().status;
+        assert_eq!((asked(&[("host", host)]), asked(&[with[0], ("host", host)])), (status, 200), "{host}");
+    }
+    for (method, path, status) in [
+        ("GET", "/nowhere", 404),
+        ("GET", "/halt", 405),
+        ("POST", "/runs?seed=x", 400),
+        ("POST", "/runs?for=10s", 400),
+        ("POST", "/inject?share=1%25", 400),
+        ("POST", "/rehearse?for=0s", 422),
+    ] {
         let answer = ask_with(chain.admin, method, path, &with, AN_HOUR).unwrap();
         let said: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
         assert!(answer.status == status && said["error"].is_string(), "{path}: {}", answer.body);
