@@ -22,18 +22,40 @@ impl Chance {
         Self(hasher)
     }
 
-    /// 64 bits for a purpose and a key.
-    pub fn bits(&self, purpose: &str, key: &[u8]) -> u64 {
+    /// All draws for one purpose.
+    pub fn purpose(&self, purpose: &str) -> Draws {
         let mut hasher = self.0;
         hasher.write(purpose.as_bytes());
         hasher.write_u8(0xff);
+        Draws(hasher)
+    }
+
+    /// 64 bits for a purpose and a key.
+    pub fn bits(&self, purpose: &str, key: &[u8]) -> u64 {
+        self.purpose(purpose).bits(key)
+    }
+
+    /// Uniform in [0, 1).
+    pub fn draw(&self, purpose: &str, key: &[u8]) -> f64 {
+        self.purpose(purpose).draw(key)
+    }
+}
+
+/// The draws for one purpose, for whoever draws again and again: half of a draw is to say what it is for.
+#[derive(Clone, Copy, Debug)]
+pub struct Draws(SipHasher13);
+
+impl Draws {
+    /// 64 bits for a key.
+    pub fn bits(&self, key: &[u8]) -> u64 {
+        let mut hasher = self.0;
         hasher.write(key);
         hasher.finish()
     }
 
     /// Uniform in [0, 1).
-    pub fn draw(&self, purpose: &str, key: &[u8]) -> f64 {
-        unit(self.bits(purpose, key))
+    pub fn draw(&self, key: &[u8]) -> f64 {
+        unit(self.bits(key))
     }
 }
 

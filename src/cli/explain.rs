@@ -13,7 +13,7 @@ use crate::experiment::{Arm, By, Carry, Experiment};
 use crate::fault::Fault;
 use crate::lab::preflight;
 use crate::proxy::ListenerConfig;
-use crate::proxy::context;
+use crate::proxy::context::Brought;
 use crate::units::Seed;
 
 /// What there is to say, line by line, each under a label.
@@ -249,7 +249,7 @@ fn arm(said: &mut Explained, experiment: &Experiment, asked: &Asked) {
     if experiment.traffic.as_ref().is_some_and(|traffic| traffic.only_own) {
         said.say("own", "only Pratfall's own requests take part (`traffic.only_own`): one from elsewhere is forwarded");
     }
-    let key = context::key(&slice.by, asked.request.headers(), asked.caller);
+    let key = Brought::of(asked.request.headers()).key(&slice.by, asked.caller);
     let (treatment, control) = (slice.final_treatment(), slice.control);
     let Some(key) = key else {
         match slice.by {

@@ -9,7 +9,7 @@ use serde_yaml::options::{DuplicateKeyPolicy, MergeKeyPolicy, NonFiniteFloatPoli
 use serde_yaml::{Error, Location, MessageFormatter as _, Spanned, UserMessageFormatter};
 
 use super::node::Node;
-use super::place::Place;
+use super::place::{Place, lines};
 
 /// How deep values may lie within each other: twice what any document needs, and half of what a thread's usual stack
 /// can bear.
@@ -60,7 +60,7 @@ fn refusal(error: &Error, text: &str) -> Refusal {
         cause = error;
     }
     let said = UserMessageFormatter.format_message(cause);
-    let lines: Vec<&str> = text.lines().collect();
+    let lines = lines(text);
     let large = "no document of ours is that large: is it the right file?";
     let (message, help) = match cause {
         Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => ("the document is nested too deeply", Some(large)),

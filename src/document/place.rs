@@ -12,21 +12,24 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn new(name: &str, text: &str) -> Self {
-        let mut lines = Vec::new();
-        let mut rest = text;
-        // YAML ends a line at `\n`, `\r\n` and `\r`; `str::lines` knows only the first two.
-        while let Some(end) = rest.find(['\n', '\r']) {
-            lines.push(rest[..end].to_owned());
-            rest = &rest[end + if rest[end..].starts_with("\r\n") { 2 } else { 1 }..];
-        }
-        lines.push(rest.to_owned());
-        Self { name: name.chars().map(harmless).collect(), lines }
+        Self { name: name.chars().map(harmless).collect(), lines: lines(text).into_iter().map(str::to_owned).collect() }
     }
 
     /// One line, empty where there is none.
     pub(super) fn line(&self, number: u32) -> &str {
         (number as usize).checked_sub(1).and_then(|index| self.lines.get(index)).map_or("", String::as_str)
     }
+}
+
+/// The lines of a text. YAML ends one at `\n`, `\r\n` and `\r`; `str::lines` knows only the first two.
+pub(super) fn lines(text: &str) -> Vec<&str> {
+    let (mut lines, mut rest) = (Vec::new(), text);
+    while let Some(end) = rest.find(['\n', '\r']) {
+        lines.push(&rest[..end]);
+        rest = &rest[end + if rest[end..].starts_with("\r\n") { 2 } else { 1 }..];
+    }
+    lines.push(rest);
+    lines
 }
 
 /// Where something is written; lines, columns and lengths count characters, from 1.

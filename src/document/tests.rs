@@ -120,6 +120,10 @@ fn places_count_characters_whatever_ends_the_lines() {
                 ["3:27 expected text, not `5` (write it in quotes: `\"5\"`)", "4:8 expected text, not a list"];
             assert_eq!(said(&reading), expected, "{text:?}");
         }
+        // What is missed at the end is shown behind the last thing that is there.
+        let text = format!("a: 1{end}b: {{ c: 1{end}{end}");
+        let reading = read::<Labelled>("a.yaml", &text, &unset);
+        assert!(said(&reading).iter().all(|problem| problem.starts_with("2:")), "{:?}", said(&reading));
     }
 }
 

@@ -73,8 +73,14 @@ impl Overload {
 }
 
 /// What an overloaded dependency has taken: two faults are equal without it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Taken(Arc<Counters>);
+
+impl std::fmt::Debug for Taken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Taken").finish_non_exhaustive()
+    }
+}
 
 impl PartialEq for Taken {
     fn eq(&self, _: &Self) -> bool {
@@ -82,7 +88,6 @@ impl PartialEq for Taken {
     }
 }
 
-#[derive(Debug)]
 struct Counters {
     since: Instant,
     /// When all that was taken will have been worked off, in nanoseconds since then.

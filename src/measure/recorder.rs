@@ -206,7 +206,7 @@ pub struct PhaseMark {
 impl PhaseMark {
     /// The tick that an instant falls into.
     pub fn tick(&self, at: Instant) -> u32 {
-        (at.saturating_duration_since(self.since).as_millis() / TICK.as_millis()) as u32
+        (at.saturating_duration_since(self.since).as_millis() as u64 / TICK.as_millis() as u64) as u32
     }
 }
 
@@ -249,6 +249,8 @@ pub struct Arrival {
     pub arm: Arm,
     /// The phase that it is.
     pub mark: PhaseMark,
+    /// This moment.
+    pub now: Instant,
     /// When its clock began.
     pub start: Instant,
     /// The response timeout of the listener that it came to.
@@ -323,8 +325,8 @@ impl Recorder {
 
     /// A unit arrived and began its clock: at its arrival, or at the intended instant of own load.
     pub fn begin(self: &Rc<Self>, arrival: Arrival) -> Unit {
-        let Arrival { arm, mark: PhaseMark { phase, .. }, start, patience, key, op } = arrival;
-        let tick = arrival.mark.tick(Instant::now());
+        let Arrival { arm, mark, now, start, patience, key, op } = arrival;
+        let (phase, tick) = (mark.phase, mark.tick(now));
         let flying = Flying { arm, phase, tick, start, patience, head: None, key, op, decided: 0, harmed: false };
         self.counts(&flying, |counts| counts.arrived += 1);
         self.entry(&flying, None);

@@ -40,7 +40,7 @@ impl Desk {
 
     fn begin(&self, arm: Arm, mark: PhaseMark, key: u64) -> Unit {
         let (start, patience) = (Instant::now(), 3 * SECOND);
-        self.recorder.begin(Arrival { arm, mark, start, patience, key, op: u128::from(key) })
+        self.recorder.begin(Arrival { arm, mark, now: start, start, patience, key, op: u128::from(key) })
     }
 
     fn flush(&mut self) {

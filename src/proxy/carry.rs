@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::context::{self, Mark};
+use super::context::{self, Brought, Id, MOST_IDS, Mark, Space};
 use super::trial::Trial;
 use crate::experiment::Carry;
 use crate::measure::{Arm, Note};
@@ -88,8 +88,7 @@ impl Memory {
     }
 
     /// The last to come counts, as long as all that came lately are of one arm.
-    fn remember(&self, id: u64, arm: Arm, op: u128) {
-        let now = Instant::now();
+    fn remember(&self, id: u64, arm: Arm, op: u128, now: Instant) {
         let mut shard = self.shard(id);
         let before = shard.recall(id, now, self.moment);
         let arm = before.map_or(Some(arm), |known| known.arm.filter(|before| *before == arm));
@@ -118,15 +117,35 @@ impl Shard {
     }
 }
 
+/// The hash of an id that carries an arm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Carrying {
+    hash: u64,
+    /// The arm was drawn from it: all requests that have it are in the same.
+    drawn: bool,
+}
+
+/// The ids of a request that are to carry its arm, by what that was drawn from and the hash of it.
+pub(super) fn ids(trial: &Trial, brought: &Brought<'_>, (drawn, key): (&[u8], u64)) -> [Option<Carrying>; MOST_IDS] {
+    if trial.inject_at == trial.slice_at {
+        return [None; MOST_IDS];
+    }
+    let carrying = |id: Id<'_>| {
+        let same = id.text == drawn;
+        let hash = if same && id.space == Space::Trace { key } else { trial.id(&id) };
+        Carrying { hash, drawn: same }
+    };
+    brought.ids(&trial.experiment.slice.carry).map(|id| id.map(carrying))
+}
+
 /// At the slice: sees to it that the calls of a request can be told. `Err` where they cannot, so that it is in no arm.
-///
-/// `key` is what the arm was drawn from: all requests with that id are in the same arm anyway.
 pub(super) fn send(
     trial: &Trial,
     headers: &mut HeaderMap,
     (arm, op): (Arm, u128),
-    key: &[u8],
+    ids: [Option<Carrying>; MOST_IDS],
     external: bool,
+    now: Instant,
 ) -> Result<(), Note> {
     let carry = &trial.experiment.slice.carry;
     let taking_part = arm != Arm::Bystander;
@@ -135,12 +154,10 @@ pub(super) fn send(
         return Err(Note::NoRoom);
     }
     let mut carried = trial.inject_at == trial.slice_at || writing;
-    if trial.inject_at != trial.slice_at {
-        for id in context::ids(headers, carry) {
-            carried = true;
-            if taking_part || id.text != key {
-                trial.memory.remember(trial.chance.bits(id.space, id.text), arm, op);
-            }
+    for id in ids.into_iter().flatten() {
+        carried = true;
+        if taking_part || !id.drawn {
+            trial.memory.remember(id.hash, arm, op, now);
         }
     }
     if carried { Ok(()) } else { Err(Note::NoId) }
@@ -156,8 +173,8 @@ pub(super) fn receive(trial: &Trial, headers: &HeaderMap, mark: Option<Mark>) ->
         _ => {}
     }
     let mut told = Told::Nothing;
-    for id in context::ids(headers, carry) {
-        match trial.memory.recall(trial.chance.bits(id.space, id.text)) {
+    for id in Brought::of(headers).ids(carry).into_iter().flatten() {
+        match trial.memory.recall(trial.id(&id)) {
             Some(Known { arm: Some(Arm::Bystander), .. }) => return Told::Nothing,
             Some(Known { arm: Some(arm), op, .. }) => return Told::By(id.by, arm, op),
             // Another of its ids may say more.
@@ -186,16 +203,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_id_is_remembered_for_a_moment_and_the_last_to_bring_it_counts() {
         let memory = Memory::new(Duration::from_secs(1));
-        memory.remember(1, Arm::Treatment, 7);
+        memory.remember(1, Arm::Treatment, 7, Instant::now());
         tokio::time::advance(A_MINUTE / 2).await;
-        memory.remember(1, Arm::Treatment, 8);
+        memory.remember(1, Arm::Treatment, 8, Instant::now());
         tokio::time::advance(A_MINUTE).await;
         assert_eq!(memory.recall(1).map(|known| (known.arm, known.op)), Some((Some(Arm::Treatment), 8)));
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(arm(&memory, 1), None, "that was a moment ago");
         assert_eq!(arm(&memory, 2), None);
         let patient = Memory::new(A_MINUTE * 5);
-        patient.remember(1, Arm::Control, 7);
+        patient.remember(1, Arm::Control, 7, Instant::now());
         tokio::time::advance(A_MINUTE * 5).await;
         assert_eq!(arm(&patient, 1), Some(Some(Arm::Control)), "its request may still be under way");
     }
@@ -204,14 +221,14 @@ mod tests {
     async fn an_id_of_several_arms_is_nobodys_until_it_is_forgotten() {
         let memory = Memory::new(A_MINUTE);
         for other in [Arm::Control, Arm::Bystander] {
-            memory.remember(1, Arm::Treatment, 7);
-            memory.remember(1, other, 8);
+            memory.remember(1, Arm::Treatment, 7, Instant::now());
+            memory.remember(1, other, 8, Instant::now());
             assert_eq!(arm(&memory, 1), Some(None));
-            memory.remember(1, Arm::Treatment, 9);
+            memory.remember(1, Arm::Treatment, 9, Instant::now());
             assert_eq!(arm(&memory, 1), Some(None), "once is enough");
             tokio::time::advance(A_MINUTE * 2).await;
         }
-        memory.remember(1, Arm::Treatment, 10);
+        memory.remember(1, Arm::Treatment, 10, Instant::now());
         assert_eq!(arm(&memory, 1), Some(Some(Arm::Treatment)));
     }
 
@@ -221,12 +238,12 @@ mod tests {
         let many = (SHARDS * MOST * 4) as u64;
         // Spread over the shards, as hashes are.
         let id = |n: u64| n << 32 | n;
-        (0..many).for_each(|n| memory.remember(id(n), Arm::Treatment, u128::from(n)));
+        (0..many).for_each(|n| memory.remember(id(n), Arm::Treatment, u128::from(n), Instant::now()));
         let kept = (0..many).filter(|n| memory.recall(id(*n)).is_some()).count();
         assert!((SHARDS * MOST..=2 * SHARDS * MOST).contains(&kept), "{kept}");
         assert!(memory.recall(id(0)).is_none() && memory.recall(id(many - 1)).is_some());
         // The same id again and again takes no more room.
-        (0..many).for_each(|n| memory.remember(7, Arm::Control, u128::from(n)));
+        (0..many).for_each(|n| memory.remember(7, Arm::Control, u128::from(n), Instant::now()));
         assert!(memory.shard(7).young.len() <= MOST);
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::Request;
 use tokio::time::Instant;
 
+use super::context::Brought;
 use super::key;
 use super::pass::{Here, Part};
 use super::trial::Trial;
@@ -18,9 +19,10 @@ use crate::service::Body;
 pub(super) fn measured(here: &Here<'_>, trial: &Arc<Trial>, own: Option<Duration>) -> Option<Part> {
     let recorder = here.worker.recorder(trial);
     let phase = **trial.phase.load();
-    let start = own.map_or_else(Instant::now, |intended| trial.epoch + intended);
+    let now = Instant::now();
+    let start = own.map_or(now, |intended| trial.epoch + intended);
     let patience = here.config.timeouts.response.get();
-    let unit = recorder.begin(Arrival { arm: Arm::Treatment, mark: phase, start, patience, key: 0, op: 0 });
+    let unit = recorder.begin(Arrival { arm: Arm::Treatment, mark: phase, now, start, patience, key: 0, op: 0 });
     Some(Part { arm: Arm::Bystander, op: 0, recorder, unit })
 }
 
@@ -32,7 +34,8 @@ pub(super) fn drawn(here: &Here<'_>, trial: &Arc<Trial>, request: &Request<Body>
     }
     let recorder = here.worker.recorder(trial);
     let count = here.worker.next_operation();
-    let Some(drawn) = key::of(&slice.by, here, request, None, count) else {
+    let brought = Brought::of(request.headers());
+    let Some(drawn) = key::of(&slice.by, here, &brought, None, count) else {
         recorder.note(Note::Unkeyed);
         return None;
     };
@@ -41,8 +44,8 @@ pub(super) fn drawn(here: &Here<'_>, trial: &Arc<Trial>, request: &Request<Body>
     if phase == Phase::Inject && trial.experiment.inject.matches.matches(request, Some(here.caller)) {
         recorder.note(if treated { Note::CarriedTreatment } else { Note::CarriedControl });
     }
-    let key = trial.chance.bits("key", &drawn);
-    let joined = key::join(trial, key, here, request, None, count);
+    let key = trial.keys.bits(&drawn);
+    let joined = key::join(trial, key, here, &brought, None, count);
     let op = key::number(here, key, joined, count, phase);
     treated.then_some((recorder, Arm::Treatment, op))
 }

@@ -3,10 +3,12 @@
 //! `baggage: pratfall=<token>.<t|c>.<op>` says which arm a request is in. It goes first, because the last member is
 //! the one that is lost when a service keeps only so many (decisions.md 3.1).
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::header::{COOKIE, Entry, HeaderMap, HeaderName, HeaderValue};
 
 use crate::experiment::{By, Carry};
 use crate::measure::{Arm, Note};
@@ -102,13 +104,23 @@ fn push_hex(line: &mut Vec<u8>, number: u64) {
     push_digits(line, number, (64 - number.leading_zeros()).div_ceil(4).max(1));
 }
 
-fn push_digits(line: &mut Vec<u8>, mut number: u64, digits: u32) {
-    let mut text = [b'0'; 16];
-    for digit in text.iter_mut().rev() {
-        *digit = b"0123456789abcdef"[number as usize & 0xf];
-        number >>= 4;
-    }
+fn push_digits(line: &mut Vec<u8>, number: u64, digits: u32) {
+    let mut text = [0; 16];
+    text[..8].copy_from_slice(&eight_digits((number >> 32) as u32));
+    text[8..].copy_from_slice(&eight_digits(number as u32));
     line.extend_from_slice(&text[16 - digits as usize..]);
+}
+
+/// All digits at once, each in a byte of its own.
+fn eight_digits(number: u32) -> [u8; 8] {
+    let spread = u64::from(number);
+    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    let spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    // Above nine 6 more overflow into the upper half of the byte.
+    let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
+    let after_nine = u64::from(b'a' - b'9' - 1);
+    (spread + 0x3030_3030_3030_3030 + letters * after_nine).to_be_bytes()
 }
 
 /// Reads our member. Of several the first counts: it is the one that we put there.
@@ -162,6 +174,14 @@ fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
 
 /// Puts our member first, into one line with all others. `false`, and nothing is changed, where there is no room.
 pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
+    if let Entry::Vacant(alone) = headers.entry(BAGGAGE) {
+        let mut line = Vec::with_capacity(LONGEST_MEMBER);
+        mark.push(&mut line);
+        return HeaderValue::from_maybe_shared(Bytes::from(line)).is_ok_and(|line| {
+            alone.insert(line);
+            true
+        });
+    }
     strip(headers);
     let all = headers.get_all(BAGGAGE);
     let others: usize = all.iter().map(|others| others.len() + 1).sum();
@@ -185,29 +205,25 @@ pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
     }
 }
 
-/// The trace that a request belongs to: `traceparent`, `b3` (both forms), or `x-request-id`. An id that is empty or all
-/// zeros is none (W3C Trace Context, 3.2.2.3): it would be everybody's, and put them all into one arm.
-pub fn trace(headers: &HeaderMap) -> Option<&[u8]> {
-    let Brought { traceparent, b3, b3_trace_id, request_id } = Brought::by(headers);
-    let says = |id: &&[u8]| id.iter().any(|byte| *byte != b'0');
-    let traceparent = traceparent.and_then(trace_of).filter(says);
-    traceparent
-        .or_else(|| b3.and_then(single).filter(says))
-        .or_else(|| b3_trace_id.filter(says))
-        .or_else(|| request_id.filter(says))
+/// What a request brings along by which it may be known.
+#[derive(Debug)]
+pub struct Brought<'h> {
+    headers: &'h HeaderMap,
+    traces: OnceCell<Traces<'h>>,
 }
 
 /// The fields of a request that tell its trace, found in one walk: to look up each would cost as much again as all else.
-#[derive(Default)]
-struct Brought<'h> {
+#[derive(Debug, Default)]
+struct Traces<'h> {
+    /// The trace id in it.
     traceparent: Option<&'h [u8]>,
     b3: Option<&'h [u8]>,
     b3_trace_id: Option<&'h [u8]>,
     request_id: Option<&'h [u8]>,
 }
 
-impl<'h> Brought<'h> {
-    fn by(headers: &'h HeaderMap) -> Self {
+impl<'h> Traces<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
         let mut brought = Self::default();
         for (name, value) in headers {
             let field = match name.as_str() {
@@ -219,63 +235,12 @@ impl<'h> Brought<'h> {
             };
             field.get_or_insert(value.as_bytes());
         }
+        brought.traceparent = brought.traceparent.and_then(trace_of);
         brought
     }
-}
 
-/// W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags, the first two of 2 and 32 digits.
-fn trace_of(traceparent: &[u8]) -> Option<&[u8]> {
-    let ends = traceparent.get(2) == Some(&b'-') && traceparent.get(35).is_none_or(|next| *next == b'-');
-    traceparent.get(3..35).filter(|id| ends && !id.contains(&b'-'))
-}
-
-/// The trace id of `b3` in one field: trace-id "-" span-id and more.
-fn single(b3: &[u8]) -> Option<&[u8]> {
-    b3.split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16)
-}
-
-/// What a request says of itself, by what is drawn; nothing where it says nothing, or stands for itself.
-pub fn key(by: &By, headers: &HeaderMap, caller: IpAddr) -> Option<Vec<u8>> {
-    let written = match by {
-        By::Request => None,
-        By::Trace => trace(headers).map(<[u8]>::to_vec),
-        By::ClientIp => Some(caller.to_string().into_bytes()),
-        By::Header(name) => headers.get(name).map(|value| value.as_bytes().to_vec()),
-        By::Cookie(name) => cookie(headers, name).map(<[u8]>::to_vec),
-    };
-    written.filter(|key| !key.is_empty())
-}
-
-/// An id that a request brings along, by which its calls may be known.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Id<'h> {
-    /// How the arm is carried by it.
-    pub by: Note,
-    /// What it is an id of: a trace that came as `traceparent` may go on as `b3`.
-    pub space: &'static str,
-    /// The id.
-    pub text: &'h [u8],
-}
-
-/// The ids of a request that may carry its arm, in the order in which they are asked: all of them where the arm is
-/// carried by whatever arrives, the only one where it was written.
-pub fn ids<'h>(headers: &'h HeaderMap, carry: &Carry) -> impl Iterator<Item = Id<'h>> + use<'h> {
-    let ids = match carry {
-        Carry::Auto => {
-            let brought = Brought::by(headers);
-            [brought.traceparent(), brought.b3(), brought.request_id.and_then(|text| field(text, Note::ByRequestId))]
-        }
-        Carry::Traceparent => [Brought::by(headers).traceparent(), None, None],
-        Carry::B3 => [Brought::by(headers).b3(), None, None],
-        Carry::Header(name) => [headers.get(name).and_then(|text| field(text.as_bytes(), Note::ByHeader)), None, None],
-        Carry::Baggage | Carry::None => [None; 3],
-    };
-    ids.into_iter().flatten()
-}
-
-impl<'h> Brought<'h> {
     fn traceparent(&self) -> Option<Id<'h>> {
-        trace_id(trace_of(self.traceparent?)?, Note::ByTraceparent)
+        trace_id(self.traceparent?, Note::ByTraceparent)
     }
 
     /// One field, or one of several: the trace id alone in `x-b3-traceid`.
@@ -285,15 +250,106 @@ impl<'h> Brought<'h> {
     }
 }
 
+impl<'h> Brought<'h> {
+    /// What is in these fields.
+    pub fn of(headers: &'h HeaderMap) -> Self {
+        Self { headers, traces: OnceCell::new() }
+    }
+
+    fn traces(&self) -> &Traces<'h> {
+        self.traces.get_or_init(|| Traces::of(self.headers))
+    }
+
+    /// The trace that a request belongs to: `traceparent`, `b3` (both forms), or `x-request-id`. An id that is empty or
+    /// all zeros is none (W3C Trace Context, 3.2.2.3): it would be everybody's, and put them all into one arm.
+    pub fn trace(&self) -> Option<&'h [u8]> {
+        let Traces { traceparent, b3, b3_trace_id, request_id } = *self.traces();
+        let says = |id: &&[u8]| id.iter().any(|byte| *byte != b'0');
+        let traceparent = traceparent.filter(says);
+        traceparent
+            .or_else(|| b3.and_then(single).filter(says))
+            .or_else(|| b3_trace_id.filter(says))
+            .or_else(|| request_id.filter(says))
+    }
+
+    /// What a request says of itself, by what is drawn; nothing where it says nothing, or stands for itself.
+    pub fn key(&self, by: &By, caller: IpAddr) -> Option<Cow<'h, [u8]>> {
+        let written = match by {
+            By::Request => None,
+            By::Trace => self.trace().map(Cow::Borrowed),
+            By::ClientIp => Some(Cow::Owned(caller.to_string().into_bytes())),
+            By::Header(name) => self.headers.get(name).map(|value| Cow::Borrowed(value.as_bytes())),
+            By::Cookie(name) => cookie(self.headers, name).map(Cow::Borrowed),
+        };
+        written.filter(|key| !key.is_empty())
+    }
+
+    /// The ids that may carry the request's arm, in the order in which they are asked: all of them where the arm is
+    /// carried by whatever arrives, the only one where it was written.
+    pub fn ids(&self, carry: &Carry) -> [Option<Id<'h>>; MOST_IDS] {
+        match carry {
+            Carry::Auto => {
+                let traces = self.traces();
+                let request_id = traces.request_id.and_then(|text| field(text, Note::ByRequestId));
+                [traces.traceparent(), traces.b3(), request_id]
+            }
+            Carry::Traceparent => [self.traces().traceparent(), None, None],
+            Carry::B3 => [self.traces().b3(), None, None],
+            Carry::Header(name) => {
+                let value = self.headers.get(name);
+                [value.and_then(|text| field(text.as_bytes(), Note::ByHeader)), None, None]
+            }
+            Carry::Baggage | Carry::None => [None; MOST_IDS],
+        }
+    }
+}
+
+/// Ids of one request that carry its arm, at most.
+pub const MOST_IDS: usize = 3;
+
+/// W3C Trace Context, 3.2: version "-" trace-id "-" parent-id "-" flags, the first two of 2 and 32 digits.
+fn trace_of(traceparent: &[u8]) -> Option<&[u8]> {
+    let ends = traceparent.get(2) == Some(&b'-') && traceparent.get(35).is_none_or(|next| *next == b'-');
+    let id: &[u8; 32] = traceparent.get(3..35)?.try_into().ok()?;
+    // All of them, whatever they are: that is a few instructions, and to stop at the first one is a hundred.
+    let dashes = id.iter().fold(false, |dashes, byte| dashes | (*byte == b'-'));
+    (ends && !dashes).then_some(id)
+}
+
+/// The trace id of `b3` in one field: trace-id "-" span-id and more.
+fn single(b3: &[u8]) -> Option<&[u8]> {
+    b3.split(|byte| *byte == b'-').next().filter(|id| id.len() >= 16)
+}
+
+/// An id that a request brings along, by which its calls may be known.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Id<'h> {
+    /// How the arm is carried by it.
+    pub by: Note,
+    /// What it is an id of.
+    pub space: Space,
+    /// The id.
+    pub text: &'h [u8],
+}
+
+/// What an id is an id of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Space {
+    /// A trace: one that came as `traceparent` may go on as `b3`.
+    Trace,
+    /// A request.
+    Request,
+}
+
 /// Without zeros before it: an id of 64 bits is filled up with them where it goes on as one of 128.
 fn trace_id(id: &[u8], by: Note) -> Option<Id<'_>> {
     let zeros = id.iter().take_while(|byte| **byte == b'0').count();
     let text = &id[zeros..];
-    (!text.is_empty()).then_some(Id { by, space: "trace", text })
+    (!text.is_empty()).then_some(Id { by, space: Space::Trace, text })
 }
 
 fn field(text: &[u8], by: Note) -> Option<Id<'_>> {
-    text.iter().any(|byte| *byte != b'0').then_some(Id { by, space: "id", text })
+    text.iter().any(|byte| *byte != b'0').then_some(Id { by, space: Space::Request, text })
 }
 
 /// The value of a cookie.
@@ -345,6 +401,16 @@ mod tests {
     }
 
     #[test]
+    fn digits_are_those_of_everybody() {
+        for number in [0, 9, 10, 0xf, 0x9a, 0x0123_4567_89ab_cdef, u64::MAX, 0xfedc_ba98_7654_3210, 1 << 63] {
+            let (mut short, mut long) = (Vec::new(), Vec::new());
+            push_hex(&mut short, number);
+            push_digits(&mut long, number, 16);
+            assert_eq!((short, long), (format!("{number:x}").into_bytes(), format!("{number:016x}").into_bytes()));
+        }
+    }
+
+    #[test]
     fn stripping_leaves_everybody_elses_members_as_they_are() {
         for (before, after) in [
             (vec!["a=1 , b=2"], vec!["a=1 , b=2"]),
@@ -383,12 +449,12 @@ mod tests {
     fn keys_are_found_where_people_put_them() {
         let mut headers = HeaderMap::new();
         headers.insert("x-request-id", HeaderValue::from_static("r1"));
-        assert_eq!(trace(&headers), Some(&b"r1"[..]));
+        assert_eq!(Brought::of(&headers).trace(), Some(&b"r1"[..]));
         headers.insert("b3", HeaderValue::from_static("80f198ee56343ba864fe8b2a57d3eff7-e457b5a2e4d86bd1-1"));
-        assert_eq!(trace(&headers), Some(&b"80f198ee56343ba864fe8b2a57d3eff7"[..]));
+        assert_eq!(Brought::of(&headers).trace(), Some(&b"80f198ee56343ba864fe8b2a57d3eff7"[..]));
         let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         headers.insert("traceparent", HeaderValue::from_static(traceparent));
-        assert_eq!(trace(&headers), Some(&b"4bf92f3577b34da6a3ce929d0e0e4736"[..]));
+        assert_eq!(Brought::of(&headers).trace(), Some(&b"4bf92f3577b34da6a3ce929d0e0e4736"[..]));
         headers.insert(COOKIE, HeaderValue::from_static("a=1; session=xyz; sessions=no"));
         assert_eq!(cookie(&headers, "session"), Some(&b"xyz"[..]));
         assert_eq!(cookie(&headers, "sess"), None);
@@ -408,10 +474,15 @@ mod tests {
             headers.insert(name, HeaderValue::from_str(&value).unwrap());
         }
         let told = |headers: &HeaderMap, carry: &str| -> Vec<(Note, String)> {
-            let ids = ids(headers, &carry.parse().unwrap());
-            ids.map(|id| (id.by, format!("{} {}", id.space, String::from_utf8_lossy(id.text)))).collect()
+            let text = |id: Id<'_>| format!("{:?} {}", id.space, String::from_utf8_lossy(id.text));
+            Brought::of(headers)
+                .ids(&carry.parse().unwrap())
+                .into_iter()
+                .flatten()
+                .map(|id| (id.by, text(id)))
+                .collect()
         };
-        let (trace, id) = (format!("trace {short}"), |text: &str| format!("id {text}"));
+        let (trace, id) = (format!("Trace {short}"), |text: &str| format!("Request {text}"));
         let by_traceparent = (Note::ByTraceparent, trace.clone());
         let all = [by_traceparent.clone(), (Note::ByB3, trace), (Note::ByRequestId, id("r1"))];
         assert_eq!(told(&headers, "auto"), all);
@@ -420,7 +491,7 @@ mod tests {
         assert_eq!(told(&headers, "header:x-order"), [(Note::ByHeader, id("17"))]);
         assert_eq!(told(&headers, "baggage"), []);
         headers.insert("b3", HeaderValue::from_static("0"));
-        assert_eq!(told(&headers, "b3"), [(Note::ByB3, "trace 80f198ee56343ba8".to_owned())]);
+        assert_eq!(told(&headers, "b3"), [(Note::ByB3, "Trace 80f198ee56343ba8".to_owned())]);
         let zeros = HeaderValue::from_static("00-00000000000000000000000000000000-00f067aa0ba902b7-01");
         headers.insert("traceparent", zeros);
         assert_eq!(told(&headers, "traceparent"), [], "it would be everybody's");
@@ -437,9 +508,13 @@ mod tests {
             ("x-request-id", ""),
         ] {
             headers.insert(name, HeaderValue::from_str(value).unwrap());
-            assert_eq!(trace(&headers), None, "{name}: {value}");
+            assert_eq!(Brought::of(&headers).trace(), None, "{name}: {value}");
         }
         headers.insert("x-b3-traceid", HeaderValue::from_static("80f198ee56343ba8"));
-        assert_eq!(trace(&headers), Some(&b"80f198ee56343ba8"[..]), "the next that says something counts");
+        assert_eq!(
+            Brought::of(&headers).trace(),
+            Some(&b"80f198ee56343ba8"[..]),
+            "the next that says something counts"
+        );
     }
 }

@@ -106,7 +106,7 @@ fn allowed(trial: &Trial, caller: IpAddr, key: &[u8], recorder: &crate::measure:
     if trial.limits.protect.iter().any(|route| route.at == inject.at) {
         return Err(Note::SparedProtected);
     }
-    let op = u128::from(trial.chance.bits("key", key)) << 64 | Phase::Inject as u128;
+    let op = u128::from(trial.keys.bits(key)) << 64 | Phase::Inject as u128;
     let call = trial.chance.bits("call", b"a connection");
     let draw = meet::drawn(trial, recorder, op, call)?;
     meet::allowed(trial, caller)?;

@@ -35,6 +35,12 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
     if *request.method() == Method::TRACE {
         return Err(Error::Refused("TRACE is not served here"));
     }
+    // RFC 9112, 3.2: `*` is for OPTIONS, and an authority alone for CONNECT.
+    match request.uri().path().as_bytes() {
+        [b'/', ..] => {}
+        b"*" if *request.method() == Method::OPTIONS => {}
+        _ => return Err(Error::Refused("the target is neither a path nor a whole URI")),
+    }
     if target_bytes(request.uri()) > bounds.target_bytes.get() {
         return Err(Error::LongTarget);
     }
@@ -164,8 +170,7 @@ pub fn name<B>(request: &mut Request<B>, policy: &HostPolicy, upstream: &HeaderV
 /// Gives the request the form of HTTP/1.1: the target in origin form.
 pub fn for_http1<B>(request: &mut Request<B>) {
     if request.uri().authority().is_some() || request.uri().scheme().is_some() {
-        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-        *request.uri_mut() = Uri::from(path);
+        *request.uri_mut() = Uri::from(path(request.uri()));
     }
     if request.version() == Version::HTTP_11 {
         return;
@@ -174,6 +179,12 @@ pub fn for_http1<B>(request: &mut Request<B>) {
         join_cookies(request.headers_mut());
     }
     *request.version_mut() = Version::HTTP_11;
+}
+
+/// What is asked for, as it is written. Of `http://a#b` nothing is left to be written, though it reads as `/`.
+fn path(uri: &Uri) -> PathAndQuery {
+    let path = uri.path_and_query().filter(|path| path.as_str() != "/");
+    path.cloned().unwrap_or_else(|| PathAndQuery::from_static("/"))
 }
 
 /// Gives the request the form of HTTP/2: a whole URI, and no field of the connection (RFC 9113, 8.2.2).
@@ -186,7 +197,7 @@ pub fn for_http2<B>(request: &mut Request<B>, scheme: Scheme) -> Result<(), Erro
     if let Some(host) = headers.remove(HOST) {
         let authority =
             Authority::try_from(host.as_bytes()).map_err(|_| Error::Refused("the host is not an authority"))?;
-        let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
+        let path = path(request.uri());
         let uri = Uri::builder()
             .scheme(if scheme == Scheme::Https { "https" } else { "http" })
             .authority(authority)

@@ -1,23 +1,29 @@
 //! The keys of a request: what its arm is drawn from, what joins it with others, and the number of its operation.
 
-use http::Request;
+use std::borrow::Cow;
 
-use super::context;
+use super::context::Brought;
 use super::pass::Here;
 use super::trial::Trial;
 use super::worker::Worker;
 use crate::experiment::{By, Experiment};
 use crate::measure::Phase;
-use crate::service::Body;
 
 /// What is drawn for a request. Own load always has a key: its index.
-pub(super) fn of(by: &By, here: &Here<'_>, request: &Request<Body>, own: Option<u64>, number: u32) -> Option<Vec<u8>> {
-    let itself = || own.map_or_else(|| nobodys(here.worker, number), u64::to_be_bytes).to_vec();
-    let written = context::key(by, request.headers(), here.caller);
-    match by {
-        By::Request | By::Trace => Some(written.unwrap_or_else(itself)),
-        _ => written.or_else(|| own.map(|index| index.to_be_bytes().to_vec())),
-    }
+pub(super) fn of<'h>(
+    by: &By,
+    here: &Here<'_>,
+    brought: &Brought<'h>,
+    own: Option<u64>,
+    number: u32,
+) -> Option<Cow<'h, [u8]>> {
+    let written = brought.key(by, here.caller);
+    let itself = || match (by, own) {
+        (_, Some(index)) => Some(index.to_be_bytes()),
+        (By::Request | By::Trace, None) => Some(nobodys(here.worker, number)),
+        _ => None,
+    };
+    written.or_else(|| Some(Cow::Owned(itself()?.to_vec())))
 }
 
 /// The key of what stands for itself and says nothing.
@@ -42,7 +48,7 @@ pub(super) fn join(
     trial: &Trial,
     key: u64,
     here: &Here<'_>,
-    request: &Request<Body>,
+    brought: &Brought<'_>,
     own: Option<u64>,
     number: u32,
 ) -> Option<u64> {
@@ -50,7 +56,7 @@ pub(super) fn join(
     if *by == trial.experiment.slice.by {
         return Some(key);
     }
-    of(by, here, request, own, number).map(|joined| trial.chance.bits("key", &joined))
+    of(by, here, brought, own, number).map(|joined| trial.keys.bits(&joined))
 }
 
 /// The number of an operation, by the hash of its key and of what joins it with others.

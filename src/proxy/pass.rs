@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use super::carry::{self, Told};
 use super::compare;
 use super::config::ListenerConfig;
-use super::context::{self, Mark};
+use super::context::{self, Brought, Mark};
 use super::key;
 use super::meet::{Meeting, meet};
 use super::observe;
@@ -177,14 +177,15 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     }
     let number = here.worker.next_operation();
     let own_index = own.map(|(index, _)| index);
-    let Some(drawn) = key::of(&slice.by, here, request, own_index, number) else {
+    let brought = Brought::of(request.headers());
+    let Some(drawn) = key::of(&slice.by, here, &brought, own_index, number) else {
         recorder.note(Note::Unkeyed);
         return None;
     };
     let operation = match &trial.operations {
         None => None,
-        Some(by) => match key::of(by, here, request, own_index, number) {
-            Some(key) => Some(trial.chance.bits("key", &key)),
+        Some(by) => match key::of(by, here, &brought, own_index, number) {
+            Some(key) => Some(trial.keys.bits(&key)),
             None => {
                 recorder.note(Note::Unkeyed);
                 return None;
@@ -193,17 +194,19 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     };
     let phase = **trial.phase.load();
     let arm = trial.arm(&drawn);
-    let key = trial.chance.bits("key", &drawn);
-    let joined = key::join(trial, key, here, request, own_index, number);
+    let key = trial.keys.bits(&drawn);
+    let joined = key::join(trial, key, here, &brought, own_index, number);
     let op = key::number(here, key, joined, number, phase.phase);
-    if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), &drawn, here.config.external) {
+    let ids = carry::ids(trial, &brought, (&drawn, key));
+    let now = Instant::now();
+    if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), ids, here.config.external, now) {
         recorder.note(why);
         return None;
     }
-    let start = own.map_or_else(Instant::now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
+    let start = own.map_or(now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
     let patience = here.config.timeouts.response.get();
     let key = operation.unwrap_or(key);
-    let unit = recorder.begin(Arrival { arm, mark: phase, start, patience, key, op });
+    let unit = recorder.begin(Arrival { arm, mark: phase, now, start, patience, key, op });
     Some(Part { arm, op, recorder, unit })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request};
 use tokio::time::Instant;
 
-use super::context;
+use super::context::Brought;
 use super::pass::Here;
 use super::trial::Trial;
 use crate::experiment::Carry;
@@ -39,11 +39,11 @@ impl Drop for Sight {
 
 /// What a run would ask for, and then what else there is: it may show another way to carry the arm.
 fn ids(trial: &Trial, headers: &HeaderMap) -> [Option<Shown>; 4] {
-    let mut shown = [None; 4];
+    let (mut shown, brought) = ([None; 4], Brought::of(headers));
     let (asked, all) = (&trial.experiment.slice.carry, &Carry::Auto);
     for (carry, carries) in [(asked, true), (all, false)] {
-        for id in context::ids(headers, carry) {
-            let (by, id) = (id.by, trial.chance.bits(id.space, id.text));
+        for id in brought.ids(carry).into_iter().flatten() {
+            let (by, id) = (id.by, trial.id(&id));
             let known = |shown: &Option<Shown>| shown.is_some_and(|shown| shown.id == id);
             if !shown.iter().any(known)
                 && let Some(free) = shown.iter_mut().find(|shown| shown.is_none())

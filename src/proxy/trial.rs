@@ -17,12 +17,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::FaultBudget;
 use super::carry::Memory;
-use super::context::Mark;
+use super::context::{Id, Mark, Space};
 use super::injecting::Injecting;
 use super::key;
 use super::listen::Listener;
 use super::meet::Attempts;
-use crate::chance::Chance;
+use crate::chance::{Chance, Draws};
 use crate::experiment::limits::Limits;
 use crate::experiment::{By, Experiment, Slice, health};
 use crate::fault::{Fault, Release};
@@ -38,6 +38,10 @@ pub struct Trial {
     /// What marks the run's own requests; nobody outside can guess it.
     pub token: u64,
     pub(super) chance: Chance,
+    arms: Draws,
+    /// The hashes of keys, and of trace ids, which mostly are the keys.
+    pub(super) keys: Draws,
+    ids: Draws,
     pub(super) experiment: Arc<Experiment>,
     pub(super) slice_at: usize,
     pub(super) inject_at: usize,
@@ -99,8 +103,12 @@ impl Trial {
         let (feed, batches) = unbounded_channel();
         let Slice { treatment, control, .. } = &experiment.slice;
         let (now, phases) = (Instant::now(), experiment.compares_phases());
+        let chance = Chance::new(terms.seed, &experiment.name);
         let trial = Self {
-            chance: Chance::new(terms.seed, &experiment.name),
+            arms: chance.purpose("arm"),
+            keys: chance.purpose("key"),
+            ids: chance.purpose("id"),
+            chance,
             token: rand::random(),
             run: terms.run,
             slice_at: terms.places.0,
@@ -256,7 +264,15 @@ impl Trial {
         if let Some(most) = self.limits.max_slice.filter(|_| !own && !self.looks_everywhere()) {
             treatment = treatment.min(most.ratio());
         }
-        Arm::of(self.chance.draw("arm", key), treatment, self.control)
+        Arm::of(self.arms.draw(key), treatment, self.control)
+    }
+
+    /// The hash of an id.
+    pub(super) fn id(&self, id: &Id<'_>) -> u64 {
+        match id.space {
+            Space::Trace => self.keys.bits(id.text),
+            Space::Request => self.ids.bits(id.text),
+        }
     }
 }
 

@@ -135,6 +135,14 @@ async fn a_target_reaches_the_upstream_byte_for_byte() {
     assert_eq!(origin.last().start(), "OPTIONS * HTTP/1.1");
     assert_eq!(caller.ask("GET http://shop.example?q=1 HTTP/1.1\r\nhost: a\r\n\r\n").await.status(), 200);
     assert_eq!(origin.last().start(), "GET /?q=1 HTTP/1.1");
+    for nothing in ["http://shop.example", "http://shop.example#cut", "http://shop.example#?cut"] {
+        assert_eq!(caller.ask(format!("GET {nothing} HTTP/1.1\r\nhost: a\r\n\r\n")).await.status(), 200);
+        assert_eq!(origin.last().start(), "GET / HTTP/1.1", "{nothing}");
+    }
+    for other in ["*", "shop.example:80", "shop.example"] {
+        let answer = stage.front().await.ask(format!("GET {other} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+        assert_eq!(answer.status(), 400, "{other}");
+    }
 }
 
 #[tokio::test]
