@@ -29,6 +29,26 @@ pub fn now() -> Timestamp {
     }
 }
 
+/// When something began. It ends so much later as has passed: a clock that is set in between moves neither.
+#[derive(Clone, Copy, Debug)]
+pub struct Began {
+    /// The time of day.
+    pub at: Timestamp,
+    since: Instant,
+}
+
+impl Began {
+    /// At this moment.
+    pub fn now() -> Self {
+        Self { at: now(), since: Instant::now() }
+    }
+
+    /// The time of day at this moment, by the clock of its beginning.
+    pub fn until_now(&self) -> Timestamp {
+        self.at + self.since.elapsed()
+    }
+}
+
 /// Makes [`now`] follow Tokio's clock from a date on, in this thread. For tests.
 pub fn follow_tokio(date: Timestamp) {
     FROZEN.set(Some((date, Instant::now())));

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pratfall::proxy::context::{cookie, member, trace};
+use pratfall::proxy::context::{Brought, cookie, member};
 use pratfall_fuzz::{headers, lines};
 
 /// W3C Trace Context, 3.2.2, version 00.
@@ -16,7 +16,7 @@ fn traceparent(value: &[u8]) -> Option<&[u8]> {
 
 fuzz_target!(|text: &[u8]| {
     let headers = headers(text);
-    let key = trace(&headers);
+    let key = Brought::of(&headers).trace();
     if let Some(key) = key {
         // All who bring the same key share an arm: a key that says nothing would put strangers together.
         assert!(!key.is_empty(), "no key");

@@ -12,7 +12,7 @@ use super::preflight::{self, Refusal};
 use super::run::{Lab, Order};
 use super::stop::Stop;
 use super::watch::{Cut, Watch};
-use crate::clock;
+use crate::clock::Began;
 use crate::experiment::ByHand;
 use crate::fault::Fault;
 use crate::ledger::OpenRun;
@@ -107,7 +107,7 @@ impl Lab {
         let Exploration { order, by_hand, offer } = exploration;
         let places = self.may_explore(&order).await?;
         let row = self.open(&order, true).await?;
-        let started_at = clock::now();
+        let began = Began::now();
 
         let (mut watch, _) = self.watch(&order, places, stop, progress)?;
         let enrolled = self.proxy.enroll(&watch.trial);
@@ -139,8 +139,8 @@ impl Lab {
             faults: experiment.inject.faults.iter().map(Fault::describe).collect(),
             share: by_hand.share,
             seed: order.seed,
-            started_at,
-            ended_at: clock::now(),
+            started_at: began.at,
+            ended_at: began.until_now(),
             planned_ms: length.as_millis() as u64,
             lasted_ms: lasted.as_millis() as u64,
             ended_by,

@@ -17,7 +17,7 @@ use super::stop::Stop;
 use super::watch::{Cut, Watch};
 use super::write::{self, Facts};
 use super::{Progress, follow_up, gather, guard, plan, preflight};
-use crate::clock;
+use crate::clock::{self, Began};
 use crate::experiment::limits::Limits;
 use crate::experiment::{Count, Experiment, Length, Measure, Threshold};
 use crate::ledger::{Ledger, NewRun, OpenRun};
@@ -67,7 +67,7 @@ impl Lab {
         let experiment = order.experiment.clone();
         let places = self.preflight(&order).await?;
         let row = self.open(&order, false).await?;
-        let started_at = clock::now();
+        let began = Began::now();
 
         let (mut watch, slow) = self.watch(&order, places, stop, progress)?;
         let enrolled = self.proxy.enroll(&watch.trial);
@@ -106,8 +106,8 @@ impl Lab {
 
         let facts = Facts {
             order: &order,
-            started_at,
-            ended_at: clock::now(),
+            started_at: began.at,
+            ended_at: began.until_now(),
             inject_at,
             load: load.map(|tally| (experiment.traffic.as_ref().and_then(|traffic| traffic.rate), tally.snapshot())),
             similar: self.similar(&experiment).await,

@@ -70,6 +70,7 @@ impl Worker {
         let (commands, inbox) = unbounded_channel();
         let connections = Arc::new(AtomicUsize::new(0));
         let counter = connections.clone();
+        // Not a `LocalRuntime`: it costs 900 instructions less for a request that is alone, and more for each of many.
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
             LocalSet::new().block_on(&runtime, async {
