@@ -5,7 +5,7 @@ use http::header::HeaderName;
 use http::{Method, Request, Uri, Version};
 use libfuzzer_sys::fuzz_target;
 use pratfall::proxy::config::{BoundsConfig, HostPolicy, Scheme, Target};
-use pratfall::proxy::hop::{examine, for_http1, for_http2, has_hop, host_of, name, relist, strip};
+use pratfall::proxy::hop::{examine, for_http1, for_http2, host_of, name, relist, strip};
 use pratfall_fuzz::{but, headers, lines};
 
 /// `METHOD TARGET VERSION UPSTREAM POLICY`, then the head, one field a line.
@@ -59,7 +59,8 @@ fuzz_target!(|text: &[u8]| {
     assert!(![Method::CONNECT, Method::TRACE].contains(request.method()));
 
     let before = request.headers().clone();
-    assert!(seen.hop || !has_hop(&before), "what is not seen is not removed");
+    let of_the_hop = OF_THE_HOP.iter().chain(&["te"]).any(|name| before.contains_key(*name));
+    assert!(seen.hop || !of_the_hop, "what is not seen is not removed");
     assert_eq!(seen.host, before.contains_key("host"));
     strip(request.headers_mut());
     let after = request.headers().clone();

@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pratfall::proxy::context::{Brought, cookie, member};
+use pratfall::proxy::brought::{Brought, cookie};
+use pratfall::proxy::context::member;
 use pratfall_fuzz::{headers, lines};
 
 /// W3C Trace Context, 3.2.2, version 00.

@@ -13,7 +13,7 @@ use crate::experiment::{Arm, By, Carry, Experiment};
 use crate::fault::Fault;
 use crate::lab::preflight;
 use crate::proxy::ListenerConfig;
-use crate::proxy::context::Brought;
+use crate::proxy::brought::Brought;
 use crate::units::Seed;
 
 /// What there is to say, line by line, each under a label.

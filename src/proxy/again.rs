@@ -32,6 +32,8 @@ struct Record {
     awaited: bool,
     /// The socket has not taken all that was written last.
     unwritten: bool,
+    /// Something of the answer has come.
+    answered: bool,
     head: Vec<u8>,
 }
 
@@ -67,14 +69,18 @@ impl Again {
         }
         let mut record = sent.record();
         record.awaited = true;
+        record.answered = false;
         record.head.clear();
         drop(record);
         Some(Self(sent.clone()))
     }
 
-    /// The request, as it was written.
+    /// The request, as it was written; nothing where a byte of an answer has come.
     pub(super) fn request(self) -> Option<Request<Body>> {
         let record = self.0.record();
+        if record.answered {
+            return None;
+        }
         let mut fields = vec![httparse::EMPTY_HEADER; FIELDS];
         let mut head = httparse::Request::new(&mut fields);
         if !head.parse(&record.head).ok()?.is_complete() {
@@ -129,7 +135,12 @@ impl Carrier {
 
 impl AsyncRead for Carrier {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.sent.record().answered = true;
+        }
+        read
     }
 }
 

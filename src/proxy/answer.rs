@@ -15,6 +15,7 @@ use super::interim::Interim;
 use super::meet::{self, Meeting};
 use super::pass::{self, Here, Way};
 use super::peer;
+use super::reply;
 use super::site::{Plan, Site};
 use super::trial::Trial;
 use super::tunnel;
@@ -42,6 +43,9 @@ impl Connection {
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
         let mut entry = self.site.listener.log.draw(plan.config(), &request);
+        if version < Version::HTTP_2 && !request.body().is_end_stream() {
+            self.socket.awaits(request.body_mut());
+        }
         let result = match hop::examine(&request, &plan.config().bounds) {
             Err(error) => Err(error),
             Ok(seen) => {
@@ -101,7 +105,7 @@ impl Connection {
             return Err(error);
         }
         stats.proxy_error();
-        Ok(made_up(plan.config(), &error, version))
+        Ok(made_up(plan.config(), &error, version, self.socket.has_more()))
     }
 
     fn here<'a>(&'a self, plan: &'a Plan, request: &Request<Body>, trials: &'a [Arc<Trial>]) -> Here<'a> {
@@ -148,6 +152,9 @@ impl Connection {
         if seen.upgrade {
             return Box::pin(tunnel::upgrade(self, pool, config, request)).await;
         }
+        if seen.lengths {
+            hop::one_length(request.headers_mut()).map_err(|()| Error::Refused("different lengths are told"))?;
+        }
         if seen.hop {
             hop::strip(request.headers_mut());
             hop::relist(request.headers_mut());
@@ -162,11 +169,10 @@ impl Connection {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::Unasked);
         }
-        if hop::has_hop(response.headers()) {
-            hop::strip(response.headers_mut());
-        }
-        if interim.is_some_and(|interim| interim.end()) {
-            // RFC 9110, 10.1.1: who will not read the body that was announced says so.
+        reply::examine(&mut response)?;
+        let unasked = interim.is_some_and(|interim| interim.end());
+        if unasked || self.socket.has_more() {
+            // RFC 9110, 10.1.1, and RFC 9112, 9.6: who will not read the body that was announced says so.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         // RFC 9110, 2.5: a version is a matter of the hop.
@@ -176,7 +182,7 @@ impl Connection {
 }
 
 /// The answer to a request that the proxy could not send on.
-fn made_up(config: &ListenerConfig, error: &Error, version: Version) -> Response<Body> {
+fn made_up(config: &ListenerConfig, error: &Error, version: Version, unread: bool) -> Response<Body> {
     tracing::debug!(listener = config.name, error = error.chain(), "no answer");
     let mut response = Response::new(Body::from(bytes::Bytes::from(format!("pratfall: {error}\n"))));
     *response.status_mut() = status(error);
@@ -188,8 +194,8 @@ fn made_up(config: &ListenerConfig, error: &Error, version: Version) -> Response
         headers.insert(MARK, value);
     }
     // What cannot be trusted to have been read to its end is the last on its connection.
-    let unread = matches!(error.origin(), Origin::Caller | Origin::Proxy) && !matches!(error, Error::NoRoute);
-    if unread && version < Version::HTTP_2 {
+    let suspect = matches!(error.origin(), Origin::Caller | Origin::Proxy) && !matches!(error, Error::NoRoute);
+    if (suspect || unread) && version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

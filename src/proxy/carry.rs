@@ -12,7 +12,8 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::context::{self, Brought, Id, MOST_IDS, Mark, Space};
+use super::brought::{Brought, Id, MOST_IDS, Space};
+use super::context::{self, Mark};
 use super::trial::Trial;
 use crate::experiment::Carry;
 use crate::measure::{Arm, Note};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::Request;
 use tokio::time::Instant;
 
-use super::context::Brought;
+use super::brought::Brought;
 use super::key;
 use super::pass::{Here, Part};
 use super::trial::Trial;

@@ -10,8 +10,8 @@ use super::config::{BoundsConfig, HostPolicy, Scheme, Target};
 use super::interim;
 use crate::service::Error;
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+pub(super) const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+pub(super) const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// What one look at a head tells.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -22,6 +22,8 @@ pub struct Seen {
     pub upgrade: bool,
     /// `Host` is there.
     pub host: bool,
+    /// Its length is told several times.
+    pub lengths: bool,
     /// The caller waits for a 100 before it sends the body.
     pub expects: bool,
 }
@@ -41,10 +43,10 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
         b"*" if *request.method() == Method::OPTIONS => {}
         _ => return Err(Error::Refused("the target is neither a path nor a whole URI")),
     }
-    if target_bytes(request.uri()) > bounds.target_bytes.get() {
+    if target_bytes(request) > bounds.target_bytes.get() {
         return Err(Error::LongTarget);
     }
-    let (mut seen, mut hosts, mut codings) = (Seen::default(), 0, 0);
+    let (mut seen, mut hosts, mut codings, mut lengths) = (Seen::default(), 0, 0, 0);
     let (mut upgrade, mut h2c) = (false, false);
     let (mut bytes, mut fields) = (0, 0);
     for (name, value) in request.headers() {
@@ -52,6 +54,11 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
         bytes += name.as_str().len() + value.len() + ": \r\n".len();
         if name == HOST {
             hosts += 1;
+            if !is_host(value.as_bytes()) {
+                return Err(Error::Refused("the value of `Host` is no host"));
+            }
+        } else if name == CONTENT_LENGTH {
+            lengths += 1;
         } else if name == TRANSFER_ENCODING {
             codings += 1;
             if codings > 1 || !value.as_bytes().eq_ignore_ascii_case(b"chunked") {
@@ -76,6 +83,7 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
         return Err(Error::LargeHead);
     }
     seen.host = hosts > 0;
+    seen.lengths = lengths > 1;
     // RFC 9110, 7.8 and 10.1.1: both are unknown to HTTP/1.0; on HTTP/2 hyper says no 100.
     seen.expects &= request.version() == Version::HTTP_11;
     seen.upgrade &= upgrade && !h2c && request.version() == Version::HTTP_11;
@@ -87,16 +95,54 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
     Ok(seen)
 }
 
-fn target_bytes(uri: &Uri) -> u64 {
-    let authority = uri.authority().map_or(0, |authority| authority.as_str().len());
+/// The authority is part of the target in absolute form, and a field of its own on HTTP/2.
+fn target_bytes<B>(request: &Request<B>) -> u64 {
+    let uri = request.uri();
+    let authority = uri.authority().filter(|_| request.version() < Version::HTTP_2);
+    let authority = authority.map_or(0, |authority| authority.as_str().len());
     (authority + uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
 }
 
-/// Whether a head has fields that concern one hop only.
-pub fn has_hop(headers: &HeaderMap) -> bool {
-    headers.keys().any(|name| {
-        name == CONNECTION || name == TE || name == UPGRADE || *name == KEEP_ALIVE || *name == PROXY_CONNECTION
-    })
+/// Whether a field may be the value of `Host`: `uri-host [ ":" port ]` (RFC 9110, 7.2; RFC 3986, 3.2.2).
+fn is_host(value: &[u8]) -> bool {
+    let (literal, name) = match value {
+        [b'[', rest @ ..] => (true, rest),
+        _ => (false, value),
+    };
+    let allowed = |byte: &u8| match byte {
+        b':' => literal,
+        b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
+        | b'=' => true,
+        _ => byte.is_ascii_alphanumeric(),
+    };
+    let end = name.iter().position(|byte| !allowed(byte)).unwrap_or(name.len());
+    let port = match (literal, &name[end..]) {
+        (false, []) | (true, [b']']) => return true,
+        (false, [b':', port @ ..]) | (true, [b']', b':', port @ ..]) => port,
+        _ => return false,
+    };
+    port.is_empty() || str::from_utf8(port).is_ok_and(|port| !port.starts_with('+') && port.parse::<u16>().is_ok())
+}
+
+/// Of lengths that are told several times one is kept, if they are the same (RFC 9112, 6.3).
+pub(super) fn one_length(headers: &mut HeaderMap) -> Result<(), ()> {
+    let told: Vec<&[u8]> = headers.get_all(CONTENT_LENGTH).iter().flat_map(listed).collect();
+    let first = *told.first().ok_or(())?;
+    let is_length = !first.is_empty() && first.iter().all(u8::is_ascii_digit);
+    if !is_length || told.iter().any(|other| *other != first) {
+        return Err(());
+    }
+    let one = HeaderValue::from_bytes(first).map_err(drop)?;
+    headers.insert(CONTENT_LENGTH, one);
+    Ok(())
+}
+
+/// Says that a body comes, where hyper would think that there is none: a GET has one if it is framed.
+pub(super) fn announce<B>(request: &mut Request<B>) {
+    let framed = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name));
+    if !framed && matches!(*request.method(), Method::GET | Method::HEAD) {
+        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
 }
 
 /// Removes the fields that concern one hop only (RFC 9110, 7.6.1).
@@ -147,7 +193,7 @@ pub fn relist(headers: &mut HeaderMap) {
 }
 
 /// The words of a field that is a list of them.
-fn listed(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+pub(super) fn listed(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
     line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
@@ -312,6 +358,26 @@ mod tests {
         assert!(refused(Request::get("/").header(HOST, "a").header(HOST, "b")));
         assert!(refused(Request::get("/").version(Version::HTTP_2).header(HOST, "a").header(HOST, "b")));
         assert!(!refused(Request::get("http://a/").version(Version::HTTP_2)));
+        for host in ["", "a", "a:", "shop.example:81", "caf%C3%A9", "a,b", "[::1]", "[::1]:80", "[fe80::1%25eth0]:"] {
+            assert!(!refused(Request::get("/").header(HOST, host)), "{host}");
+        }
+        for host in [
+            "a b",
+            "a/b@c",
+            "me@a",
+            "a, b",
+            "a:99999999",
+            "a:65536",
+            "a:+1",
+            "a:b",
+            "::1",
+            "[::1",
+            "[::1]a",
+            "a[",
+            "a?b",
+        ] {
+            assert!(refused(Request::get("/").header(HOST, host)), "{host}");
+        }
         assert!(refused(Request::get("/").header(HOST, "a").header(TRANSFER_ENCODING, "gzip, chunked")));
         assert!(refused(Request::builder().method("CONNECT").uri("a:1").header(HOST, "a")));
         assert!(refused(Request::builder().method("TRACE").uri("/").header(HOST, "a")));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
-use http::header::{EXPECT, HeaderMap, HeaderValue};
+use http::header::{CONTENT_LENGTH, EXPECT, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use http::{Request, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Sleep, sleep};
@@ -116,6 +116,10 @@ impl Between {
 
 fn head(status: StatusCode, mut headers: HeaderMap) -> Vec<u8> {
     hop::strip(&mut headers);
+    // RFC 9110, 8.6; RFC 9112, 6.1: it has no body to frame, and who believed that would be out of step.
+    for framing in [CONTENT_LENGTH, TRANSFER_ENCODING] {
+        headers.remove(framing);
+    }
     let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_str(), status.canonical_reason().unwrap_or("")).into_bytes();
     for (name, value) in &headers {
         for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {

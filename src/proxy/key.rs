@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::context::Brought;
+use super::brought::Brought;
 use super::pass::Here;
 use super::trial::Trial;
 use super::worker::Worker;

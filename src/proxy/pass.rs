@@ -10,10 +10,11 @@ use std::time::Duration;
 use http::{Request, Response};
 use tokio::time::Instant;
 
+use super::brought::Brought;
 use super::carry::{self, Told};
 use super::compare;
 use super::config::ListenerConfig;
-use super::context::{self, Brought, Mark};
+use super::context::{self, Mark};
 use super::key;
 use super::meet::{Meeting, meet};
 use super::observe;

@@ -23,7 +23,7 @@ use super::greet::{Greeting, greet};
 use super::listen::Stats;
 use super::peer;
 use super::site::{Plan, Site};
-use super::watchdog::End;
+use super::watchdog::{End, Until};
 use super::wire::{Protocol, Socket, Wire};
 use super::worker::{Counted, LocalExec, Worker};
 use crate::service::Body;
@@ -36,7 +36,7 @@ const RESET_STREAMS: usize = 20;
 const LOCAL_RESETS: usize = 1024;
 
 /// What hyper takes of a head unless it is told otherwise; up to so many fields it needs no memory for them.
-const HYPERS_FIELDS: u32 = 100;
+pub(super) const HYPERS_FIELDS: u32 = 100;
 const HYPERS_BYTES: usize = 8192 + 4096 * 100;
 
 /// Serves one connection to its end.
@@ -140,7 +140,13 @@ where
                     }
                     Ok(())
                 }
-                Err(_) => {
+                Err(End::Stuck) => {
+                    connection.socket.reset();
+                    Ok(())
+                }
+                // Was told already.
+                Err(End::Drain) => Ok(()),
+                Err(End::Idle) => {
                     shutdown(Pin::new(&mut serving));
                     timeout(patience, &mut serving).await.unwrap_or(Ok(()))
                 }
@@ -158,7 +164,12 @@ where
             let ended = live(Pin::new(&mut serving), |it| it.get_mut().as_mut().graceful_shutdown(), plan, &connection);
             match ended.await {
                 Ok(served) => served,
-                Err(_) => {
+                Err(End::Stuck) => {
+                    connection.socket.reset();
+                    Ok(())
+                }
+                Err(End::Drain) => Ok(()),
+                Err(End::Idle | End::SlowHead) => {
                     // The caller is told, and has the time of a head to hear it.
                     serving.as_mut().graceful_shutdown();
                     timeout(patience, serving).await.unwrap_or(Ok(()))
@@ -192,7 +203,8 @@ where
     match connection.watched(plan, serving.as_mut()).await {
         Err(End::Drain) => {
             shutdown(serving.as_mut());
-            Ok(serving.await)
+            let Connection { worker, socket, .. } = connection;
+            worker.watchdog.watch(serving, socket, plan, worker.watchdog.leaving()).await
         }
         ended => ended,
     }
@@ -200,7 +212,8 @@ where
 
 impl Connection {
     async fn watched<C: Future>(&self, plan: &Rc<Plan>, connection: Pin<&mut C>) -> Result<C::Output, End> {
-        self.worker.watchdog.watch(connection, &self.socket, plan, &self.site.listener.drain).await
+        let until = Until::Drain(self.site.listener.drain.clone());
+        self.worker.watchdog.watch(connection, &self.socket, plan, until).await
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Request};
 use tokio::time::Instant;
 
-use super::context::Brought;
+use super::brought::Brought;
 use super::pass::Here;
 use super::trial::Trial;
 use crate::experiment::Carry;

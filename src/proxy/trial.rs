@@ -15,9 +15,10 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::brought::{Id, Space};
 use super::budget::FaultBudget;
 use super::carry::Memory;
-use super::context::{Id, Mark, Space};
+use super::context::Mark;
 use super::injecting::Injecting;
 use super::key;
 use super::listen::Listener;

@@ -13,6 +13,7 @@ use super::again::Carrier;
 use super::answer::Connection;
 use super::config::ListenerConfig;
 use super::hop;
+use super::reply;
 use super::treated;
 use super::upstream::Pool;
 use crate::fault::Tunnel;
@@ -29,28 +30,39 @@ pub(super) async fn upgrade(
     let caller = on(&mut *request);
     let tunnel = request.extensions_mut().remove::<Tunnel>().filter(Tunnel::is_treated);
     let guard = tunnel.as_ref().map(Tunnel::guard);
-    let protocol = request.headers().get(UPGRADE).cloned();
+    let offered = protocols(request.headers());
     hop::strip(request.headers_mut());
     hop::relist(request.headers_mut());
-    mark(request.headers_mut(), protocol);
+    mark(request.headers_mut(), &offered);
     let mut response = pool.send(&config.timeouts, request, true).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        hop::strip(response.headers_mut());
+        reply::examine(&mut response)?;
         *response.version_mut() = http::Version::HTTP_11;
         return Ok(response);
     }
     let upstream = on(&mut *response);
-    let protocol = response.headers().get(UPGRADE).cloned();
+    let chosen = protocols(response.headers());
+    // RFC 9110, 7.8: a protocol that was not asked for must not be switched to, and one must be named.
+    let is_offered = |one: &Vec<u8>| offered.iter().any(|other| other.eq_ignore_ascii_case(one));
+    if chosen.is_empty() || !chosen.iter().all(is_offered) {
+        return Err(Error::Unasked);
+    }
     hop::strip(response.headers_mut());
-    mark(response.headers_mut(), protocol);
+    mark(response.headers_mut(), &chosen);
     let treated = tunnel.map(|tunnel| (tunnel, response.headers().clone(), guard));
     tokio::task::spawn_local(join(connection.clone(), caller, upstream, treated));
     Ok(response)
 }
 
-fn mark(headers: &mut HeaderMap, protocol: Option<HeaderValue>) {
-    if let Some(protocol) = protocol {
-        headers.insert(UPGRADE, protocol);
+/// The protocols that a head names, in their order.
+fn protocols(headers: &HeaderMap) -> Vec<Vec<u8>> {
+    let all = headers.get_all(UPGRADE).iter().flat_map(hop::listed);
+    all.filter(|one| !one.is_empty()).map(<[u8]>::to_vec).collect()
+}
+
+fn mark(headers: &mut HeaderMap, protocols: &[Vec<u8>]) {
+    if let Ok(protocols) = HeaderValue::from_bytes(&protocols.join(&b", "[..])) {
+        headers.insert(UPGRADE, protocols);
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
     }
 }

@@ -24,6 +24,7 @@ use super::connect::{Stream, Way, is_handshake};
 use super::hop;
 use super::listen::Setup;
 use super::outgoing::Outgoing;
+use super::serve::HYPERS_FIELDS;
 use super::wait::{Unanswered, answer};
 use super::watchdog::Watchdog;
 use super::worker::LocalExec;
@@ -48,7 +49,7 @@ pub(super) struct Upstreams {
 }
 
 /// What makes connections interchangeable: where they go, whose files checked them, and how headers are written.
-type Key = (Target, usize, bool);
+type Key = (Target, usize, bool, Option<usize>);
 
 /// A worker's connections to one upstream.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ pub(super) struct Pool {
     /// What the upstream is called.
     pub(super) host: HeaderValue,
     keep_case: bool,
+    /// Fields of an answer, where more than usual may come.
+    fields: Option<usize>,
     idle: RefCell<Vec<(Line, u32)>>,
     sweeps: Cell<u32>,
     shared: RefCell<Option<http2::SendRequest<Body>>>,
@@ -113,7 +116,7 @@ impl Upstreams {
     pub(super) fn pool(&self, target: &Target, setup: &Setup) -> Rc<Pool> {
         let tls = setup.tls.client.as_ref().filter(|_| target.scheme == Scheme::Https);
         let files = tls.map_or(0, |tls| std::sync::Arc::as_ptr(tls).addr());
-        let key = (target.clone(), files, setup.config.keep_case);
+        let key = (target.clone(), files, setup.config.keep_case, more_fields(setup));
         let mut pools = self.pools.borrow_mut();
         if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
             return pool;
@@ -124,6 +127,7 @@ impl Upstreams {
             watchdog: self.watchdog.clone(),
             host: hop::host_of(target),
             keep_case: setup.config.keep_case,
+            fields: more_fields(setup),
             idle: RefCell::default(),
             sweeps: Cell::new(0),
             shared: RefCell::default(),
@@ -137,6 +141,12 @@ impl Upstreams {
     pub(super) fn sweep(&self) {
         self.pools.borrow_mut().retain(|_, pool| pool.upgrade().is_some_and(|pool| pool.sweep()));
     }
+}
+
+/// Callers and upstreams are held to the same bound, but for what hyper takes anyway.
+fn more_fields(setup: &Setup) -> Option<usize> {
+    let fields = setup.config.bounds.headers;
+    (fields > HYPERS_FIELDS).then_some(fields as usize)
 }
 
 impl Pool {
@@ -156,6 +166,9 @@ impl Pool {
             return Box::pin(self.on_a_shared(timeouts, request)).await;
         }
         hop::for_http1(&mut request);
+        if !request.body().is_end_stream() {
+            hop::announce(&mut request);
+        }
         if let Some(mut line) = self.take() {
             let again = Again::of(&request, &line.sent);
             match line.ask(&self.watchdog, timeouts, request).await {
@@ -179,9 +192,12 @@ impl Pool {
             return self.on_a_shared(timeouts, request).await;
         }
         let (carrier, sent) = Carrier::new(stream);
-        let handshake =
-            http1::Builder::new().preserve_header_case(self.keep_case).handshake(TokioIo::new(carrier)).await;
-        let (sender, connection) = handshake.map_err(Error::Broken)?;
+        let mut builder = http1::Builder::new();
+        builder.preserve_header_case(self.keep_case);
+        if let Some(fields) = self.fields {
+            builder.max_headers(fields);
+        }
+        let (sender, connection) = builder.handshake(TokioIo::new(carrier)).await.map_err(Error::Broken)?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
         let mut line = Line { sender, task: Some(task), sent };
         match line.ask(&self.watchdog, timeouts, request).await {

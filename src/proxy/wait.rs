@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -41,24 +41,29 @@ where
 {
     let span = timeouts.response.get();
     if !request.body().is_end_stream() {
-        return Box::pin(upload(timeouts, *request, send)).await.map(whole);
+        return Box::pin(upload(timeouts, *request, send)).await;
     }
     match watchdog.within(span, send(*request)).await {
-        Ok(Ok(response)) => Ok(whole(response)),
+        Ok(Ok(response)) => Ok(whole(response, None)),
         Ok(Err(error)) => Err(unanswered(error, Error::Broken)),
         Err(_) => Err(Error::Timeout.into()),
     }
 }
 
-fn whole(response: Response<Incoming>) -> Box<Response<Body>> {
-    Box::new(response.map(Body::from))
+/// The answer with a body that knows whether it is whole. Nothing is known of an upload where there is none.
+fn whole(response: Response<Incoming>, upload: Option<Rc<Cell<Upload>>>) -> Box<Response<Body>> {
+    if response.version() != Version::HTTP_2 {
+        return Box::new(response.map(Body::from));
+    }
+    let sent = upload.map(|upload| Box::new(move || matches!(upload.get(), Upload::Sent(_))) as Box<dyn Fn() -> bool>);
+    Box::new(response.map(|body| Body::streamed(body, sent)))
 }
 
 async fn upload<F, B>(
     timeouts: &Timeouts,
     mut request: Request<Body>,
     send: impl FnOnce(Request<Body>) -> F,
-) -> Result<Response<Incoming>, Unanswered>
+) -> Result<Box<Response<Body>>, Unanswered>
 where
     F: Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
     Body: From<B>,
@@ -79,7 +84,8 @@ where
                 Upload::Stalled => Error::Stalled,
                 _ => Error::Broken,
             };
-            return sent.map_err(|error| unanswered(error, why));
+            let answer = sent.map_err(|error| unanswered(error, why))?;
+            return Ok(whole(answer, Some(upload)));
         }
         deadline = match upload.get() {
             // It is us who hold it.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use slab::Slab;
 use tokio::sync::Notify;
 use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
 
 use super::site::Plan;
 use super::wire::Socket;
@@ -47,10 +48,22 @@ struct Waiting {
 struct Watched {
     socket: Socket,
     plan: Rc<Plan>,
-    drain: tokio_util::sync::CancellationToken,
+    until: Until,
     end: Option<End>,
     waker: Waker,
 }
+
+/// Until when a connection lives, if nothing is wrong with it.
+#[derive(Clone, Debug)]
+pub(super) enum Until {
+    /// Until the listener drains.
+    Drain(CancellationToken),
+    /// Until it has been quiet from some moment on: the caller was told that it ends.
+    Quiet(u64),
+}
+
+/// How long somebody has to leave who was told to.
+const LEAVES: Duration = Duration::from_secs(1);
 
 /// Why a connection is to end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -61,6 +74,8 @@ pub(super) enum End {
     SlowHead,
     /// The next request did not come.
     Idle,
+    /// The caller takes nothing of its answer.
+    Stuck,
 }
 
 /// It took too long.
@@ -119,8 +134,9 @@ impl Watchdog {
         mut connection: Pin<&mut C>,
         socket: &Socket,
         plan: &Rc<Plan>,
-        drain: &tokio_util::sync::CancellationToken,
+        until: Until,
     ) -> Result<C::Output, End> {
+        let mut until = Some(until);
         let mut place = Place { list: &self.connections, key: None };
         poll_fn(|cx| {
             if let Poll::Ready(output) = connection.as_mut().poll(cx) {
@@ -134,7 +150,7 @@ impl Watchdog {
             let watched = Watched {
                 socket: socket.clone(),
                 plan: plan.clone(),
-                drain: drain.clone(),
+                until: until.take().unwrap_or_else(|| self.leaving()),
                 end: None,
                 waker: cx.waker().clone(),
             };
@@ -142,6 +158,11 @@ impl Watchdog {
             Poll::Pending
         })
         .await
+    }
+
+    /// Until who was told to leave had the time to.
+    pub(super) fn leaving(&self) -> Until {
+        Until::Quiet(self.clock.nanos() + LEAVES.as_nanos() as u64)
     }
 
     /// Has a connection end behind what is under way on it. Looks through all of them: only treated calls ask for it.
@@ -175,7 +196,7 @@ impl Watchdog {
         }
         for (_, watched) in self.connections.borrow_mut().iter_mut() {
             if watched.end.is_none() {
-                watched.end = watched.verdict();
+                watched.end = watched.verdict(now);
                 if watched.end.is_some() {
                     watched.waker.wake_by_ref();
                 }
@@ -185,11 +206,12 @@ impl Watchdog {
 }
 
 impl Watched {
-    fn verdict(&self) -> Option<End> {
-        if self.drain.is_cancelled() {
-            return Some(End::Drain);
-        }
-        self.socket.overdue(&self.plan.config().timeouts)
+    fn verdict(&self, now: u64) -> Option<End> {
+        let over = match &self.until {
+            Until::Drain(drain) => drain.is_cancelled(),
+            Until::Quiet(moment) => now >= *moment && self.socket.is_quiet_since(*moment),
+        };
+        if over { Some(End::Drain) } else { self.socket.overdue(&self.plan.config().timeouts) }
     }
 }
 

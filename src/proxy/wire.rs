@@ -16,6 +16,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Version;
+use http_body::Body as _;
 #[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
@@ -25,7 +26,7 @@ use tokio::net::TcpStream;
 use super::config::Timeouts;
 use super::watchdog::End;
 use crate::clock::Coarse;
-use crate::service::{Busy, Quiet};
+use crate::service::{Body, Busy, Error, Quiet, Watch};
 use crate::units::Span;
 
 /// An accepted socket as the requests on it see it.
@@ -45,6 +46,10 @@ struct Shared {
     shared: AtomicBool,
     /// Whether the caller has not taken everything that was written last.
     unwritten: AtomicBool,
+    /// Since when the caller has taken nothing of what waits to be written; 0 where nothing waits.
+    stuck: AtomicU64,
+    /// On HTTP/1: the body of the request under way is not read to its end.
+    unread: AtomicBool,
     /// What was said between two messages did not fit: nothing more can be said.
     torn: AtomicBool,
     encrypted: AtomicBool,
@@ -60,14 +65,31 @@ impl Socket {
             head: AtomicU64::new(0),
             shared: AtomicBool::new(false),
             unwritten: AtomicBool::new(false),
+            stuck: AtomicU64::new(0),
+            unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
             encrypted: AtomicBool::new(false),
         }))
     }
 
+    /// The body of a request of HTTP/1 comes: until it is read to its end, no answer can be followed by another. What is
+    /// short is mostly here already, and hyper reads it away.
+    pub(super) fn awaits(&self, body: &mut Body) {
+        if body.size_hint().upper().is_none_or(|most| most > SHORT) {
+            self.0.unread.store(true, Relaxed);
+            body.watch(Awaited(self.clone()));
+        }
+    }
+
+    /// Whether the body of the request under way is not read to its end.
+    pub(super) fn has_more(&self) -> bool {
+        self.0.unread.load(Relaxed)
+    }
+
     /// A request is whole, and its exchange begins.
     pub(super) fn begin(&self, version: Version) -> Busy {
         self.0.head.store(0, Relaxed);
+        self.0.unread.store(false, Relaxed);
         if version >= Version::HTTP_2 {
             self.0.shared.store(true, Relaxed);
         }
@@ -116,10 +138,19 @@ impl Socket {
     /// For what the caller has taken too long by now: for a head that has begun, or for a next request.
     pub(super) fn overdue(&self, timeouts: &Timeouts) -> Option<End> {
         let past = |since: u64, span: Span| self.0.clock.nanos() > since.saturating_add(span.get().as_nanos() as u64);
+        let stuck = self.0.stuck.load(Relaxed);
+        if stuck > 0 && past(stuck, timeouts.body_stall) {
+            return Some(End::Stuck);
+        }
         match self.0.head.load(Relaxed) {
             0 => self.0.quiet.since().filter(|since| past(*since, timeouts.idle)).map(|_| End::Idle),
             since => past(since, timeouts.request_header).then_some(End::SlowHead),
         }
+    }
+
+    /// Whether nothing has been under way for so long.
+    pub(super) fn is_quiet_since(&self, moment: u64) -> bool {
+        self.0.quiet.since().is_some_and(|since| since <= moment) && self.0.head.load(Relaxed) == 0
     }
 
     /// Whether both are the same connection.
@@ -181,6 +212,20 @@ fn is_empty(stream: &TcpStream) -> bool {
 #[cfg(not(target_os = "linux"))]
 fn is_empty(_: &TcpStream) -> bool {
     true
+}
+
+/// A body that comes with its head.
+const SHORT: u64 = 8 << 10;
+
+/// Notes that a body was read to its end.
+struct Awaited(Socket);
+
+impl Watch for Awaited {
+    fn end(&mut self, result: Result<(), &Error>) {
+        if result.is_ok() {
+            self.0.0.unread.store(false, Relaxed);
+        }
+    }
 }
 
 /// What a connection speaks.
@@ -250,6 +295,12 @@ impl Wire {
         let written = self.with(work);
         let whole = matches!(written, Poll::Ready(Ok(written)) if written == length);
         self.socket.0.unwritten.store(!whole, Relaxed);
+        let stuck = &self.socket.0.stuck;
+        if whole {
+            stuck.store(0, Relaxed);
+        } else if stuck.load(Relaxed) == 0 || matches!(written, Poll::Ready(Ok(_))) {
+            stuck.store(self.socket.0.clock.nanos(), Relaxed);
+        }
         written
     }
 

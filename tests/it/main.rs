@@ -23,6 +23,7 @@ mod peers;
 mod refusing;
 mod releasing;
 mod reloading;
+mod replies;
 mod slowing;
 mod smuggling;
 mod support;

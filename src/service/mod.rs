@@ -1,7 +1,6 @@
 //! What every seam of the data plane speaks: a body that streams, and an error that knows whose fault it is.
 
 use std::cell::RefCell;
-use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -17,6 +16,10 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::clock::Coarse;
+
+mod error;
+
+pub use self::error::{Cut, Error, Origin};
 
 /// A body on its way through: nothing is ever buffered whole.
 ///
@@ -106,14 +109,53 @@ impl Stall {
     }
 }
 
+/// What a body that does not move comes to, where it may not stand still for ever.
+fn still(stall: &mut Option<Stall>, cx: &mut Context<'_>) -> Poll<Error> {
+    let Some(stall) = stall else { return Poll::Pending };
+    stall.poll(cx).map(|()| Error::Timeout)
+}
+
 enum Inner {
     Empty,
     Bytes(Bytes),
     Incoming(Incoming),
+    Streamed(Box<Streamed>),
     Faulted(FaultedBody),
     /// Somebody else's, who takes it back where nobody has read of it.
     Lent(Rc<RefCell<Lent>>),
 }
+
+/// An answer's body on a stream of HTTP/2.
+///
+/// A stream that is reset with NO_ERROR ends like any other for hyper: it says that the answer was whole and the rest of
+/// the request is not wanted (RFC 9113, 8.1). Without END_STREAM, and where the whole request was sent, it broke off.
+struct Streamed {
+    incoming: Incoming,
+    /// Whether the request was sent to its end.
+    sent: Option<Box<dyn Fn() -> bool>>,
+}
+
+impl Streamed {
+    /// At the end of what came: whether that was all.
+    fn is_whole(&self) -> bool {
+        let missing = self.incoming.size_hint().exact().is_some_and(|left| left > 0);
+        let sent = || self.sent.as_ref().is_none_or(|sent| sent());
+        self.incoming.is_end_stream() || !missing && !sent()
+    }
+}
+
+/// What trailers must not say, for it concerns one hop or frames the message (RFC 9110, 6.5.1 and 7.6.1).
+const NO_TRAILERS: [&str; 9] = [
+    "connection",
+    "content-length",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
 
 /// A body that a fault made or changed.
 pub type FaultedBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>;
@@ -179,6 +221,12 @@ impl Body {
     /// A body that a fault made or changed; boxed, because only faulted requests pay for it.
     pub fn faulted(body: impl HttpBody<Data = Bytes, Error = Error> + 'static) -> Self {
         Inner::Faulted(Box::pin(body)).into()
+    }
+
+    /// An answer's body on a stream of HTTP/2. `sent` says whether the request was sent to its end; it was where nothing is
+    /// given.
+    pub fn streamed(incoming: Incoming, sent: Option<Box<dyn Fn() -> bool>>) -> Self {
+        Inner::Streamed(Box::new(Streamed { incoming, sent })).into()
     }
 
     /// Leaves in its place a body that reads from it, and can be had back as long as nobody does.
@@ -252,7 +300,7 @@ impl HttpBody for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         let this = &mut *self;
-        let frame = match &mut this.inner {
+        let mut frame = match &mut this.inner {
             Inner::Empty => None,
             Inner::Bytes(bytes) => {
                 let bytes = std::mem::take(bytes);
@@ -261,11 +309,12 @@ impl HttpBody for Body {
             }
             Inner::Incoming(incoming) => match Pin::new(incoming).poll_frame(cx) {
                 Poll::Ready(frame) => frame.map(|frame| frame.map_err(Error::Body)),
-                Poll::Pending => {
-                    let Some(stall) = &mut this.stall else { return Poll::Pending };
-                    ready!(stall.poll(cx));
-                    Some(Err(Error::Timeout))
-                }
+                Poll::Pending => Some(Err(ready!(still(&mut this.stall, cx)))),
+            },
+            Inner::Streamed(streamed) => match Pin::new(&mut streamed.incoming).poll_frame(cx) {
+                Poll::Ready(None) if !streamed.is_whole() => Some(Err(Error::Torn)),
+                Poll::Ready(frame) => frame.map(|frame| frame.map_err(Error::Body)),
+                Poll::Pending => Some(Err(ready!(still(&mut this.stall, cx)))),
             },
             Inner::Faulted(body) => ready!(body.as_mut().poll_frame(cx)),
             Inner::Lent(lent) => {
@@ -277,6 +326,9 @@ impl HttpBody for Body {
         if let Some(stall) = &mut this.stall {
             stall.moves();
         }
+        if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+            NO_TRAILERS.iter().for_each(|name| drop(trailers.remove(*name)));
+        }
         match &frame {
             None => this.over(Ok(())),
             Some(Err(error)) => this.over(Err(error)),
@@ -285,8 +337,8 @@ impl HttpBody for Body {
                     Some(trailers) => watch.trailers(trailers),
                     None => watch.piece(frame.data_ref().map_or(&[], Bytes::as_ref)),
                 });
-                // hyper does not poll again once a length-delimited body says that it is complete.
-                if this.watch.is_some() && this.is_end_stream() {
+                // hyper does not poll again once a length-delimited body says that it is complete, nor behind trailers.
+                if this.watch.is_some() && (frame.is_trailers() || this.is_end_stream()) {
                     this.over(Ok(()));
                 }
             }
@@ -299,6 +351,7 @@ impl HttpBody for Body {
             Inner::Empty => true,
             Inner::Bytes(_) => false,
             Inner::Incoming(incoming) => incoming.is_end_stream(),
+            Inner::Streamed(streamed) => streamed.incoming.is_end_stream(),
             Inner::Faulted(body) => body.is_end_stream(),
             Inner::Lent(lent) => lent.borrow().body.is_end_stream(),
         }
@@ -309,6 +362,7 @@ impl HttpBody for Body {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Inner::Incoming(incoming) => incoming.size_hint(),
+            Inner::Streamed(streamed) => streamed.incoming.size_hint(),
             Inner::Faulted(body) => body.size_hint(),
             Inner::Lent(lent) => lent.borrow().body.size_hint(),
         }
@@ -320,147 +374,10 @@ impl fmt::Debug for Body {
         let kind = match &self.inner {
             Inner::Empty => "empty",
             Inner::Bytes(_) => "bytes",
-            Inner::Incoming(_) => "incoming",
+            Inner::Incoming(_) | Inner::Streamed(_) => "incoming",
             Inner::Faulted(_) => "faulted",
             Inner::Lent(_) => "lent",
         };
         f.debug_struct("Body").field("kind", &kind).field("watched", &self.watch.is_some()).finish()
-    }
-}
-
-/// Whose doing an error is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Origin {
-    /// The upstream, or the way to it.
-    Upstream,
-    /// A fault: we did it on purpose.
-    Injected,
-    /// The proxy itself.
-    Proxy,
-    /// The caller.
-    Caller,
-}
-
-/// Why there is no answer, or no whole one.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The upstream could not be reached.
-    #[error("cannot connect to the upstream")]
-    Connect(#[source] std::io::Error),
-    /// The upstream is there, and not whom its certificate should say.
-    #[error("no trusted connection to the upstream")]
-    Tls(#[source] std::io::Error),
-    /// The upstream changed the protocol, and nobody had asked for that.
-    #[error("the upstream answered with an upgrade that nobody asked for")]
-    Unasked,
-    /// The upstream took longer than the listener's timeouts allow.
-    #[error("the upstream did not answer in time")]
-    Timeout,
-    /// The exchange with the upstream broke.
-    #[error("the exchange with the upstream broke")]
-    Broken(#[source] hyper::Error),
-    /// A body broke off: the upstream's, or the caller's before [`Error::Upload`] says whose it was.
-    #[error("the body broke off")]
-    Body(#[source] hyper::Error),
-    /// The caller's body broke off.
-    #[error("the body of the request broke off")]
-    Upload(#[source] hyper::Error),
-    /// The caller's body stood still for longer than the listener's timeouts allow.
-    #[error("the body of the request stood still for too long")]
-    Stalled(#[source] hyper::Error),
-    /// The caller left.
-    #[error("the caller is gone")]
-    Gone,
-    /// A fault ended the exchange.
-    #[error("ended by a fault: {0}")]
-    Injected(Cut, #[source] h2::Error),
-    /// The proxy must not send this request on.
-    #[error("{0}")]
-    Refused(&'static str),
-    /// The target of the request is longer than the listener takes.
-    #[error("the target of the request is too long")]
-    LongTarget,
-    /// The head of the request is larger than the listener takes.
-    #[error("the head of the request has too many fields, or too large ones")]
-    LargeHead,
-    /// The proxy has nowhere to send this request.
-    #[error("no route takes this request")]
-    NoRoute,
-    /// The code of a fault panicked when the request was on its way already.
-    #[error("a fault failed, and with it this exchange")]
-    Failed,
-}
-
-/// How a fault ends an exchange on the wire.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Cut {
-    /// TCP RST; RST_STREAM on HTTP/2.
-    Reset,
-    /// FIN; RST_STREAM with NO_ERROR's opposite, INTERNAL_ERROR, on HTTP/2.
-    Close,
-}
-
-impl fmt::Display for Cut {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Reset => "reset",
-            Self::Close => "close",
-        })
-    }
-}
-
-impl From<Cut> for Error {
-    /// The source is an `h2::Error`, because that is where hyper looks for the code of its RST_STREAM.
-    fn from(cut: Cut) -> Self {
-        let reason = match cut {
-            Cut::Reset => h2::Reason::CANCEL,
-            Cut::Close => h2::Reason::INTERNAL_ERROR,
-        };
-        Self::Injected(cut, reason.into())
-    }
-}
-
-impl Error {
-    /// Whose doing it is.
-    pub fn origin(&self) -> Origin {
-        match self {
-            Self::Connect(_) | Self::Tls(_) | Self::Timeout | Self::Broken(_) | Self::Unasked | Self::Body(_) => {
-                Origin::Upstream
-            }
-            Self::Upload(_) | Self::Stalled(_) | Self::Gone => Origin::Caller,
-            Self::Injected(..) => Origin::Injected,
-            Self::Refused(_) | Self::LongTarget | Self::LargeHead | Self::NoRoute | Self::Failed => Origin::Proxy,
-        }
-    }
-
-    /// The word for it in `x-pratfall: proxy; error=<kind>`, in logs and metrics.
-    pub fn kind(&self) -> &'static str {
-        match self {
-            Self::Connect(_) => "connect",
-            Self::Tls(_) => "tls",
-            Self::Timeout => "timeout",
-            Self::Broken(_) | Self::Unasked => "broken",
-            Self::Body(_) => "body",
-            Self::Upload(_) | Self::Stalled(_) => "upload",
-            Self::Gone => "gone",
-            Self::Injected(..) => "injected",
-            Self::Refused(_) => "refused",
-            Self::LongTarget => "target_too_long",
-            Self::LargeHead => "head_too_large",
-            Self::NoRoute => "no_route",
-            Self::Failed => "fault_failed",
-        }
-    }
-
-    /// The error and its causes in one line.
-    pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            text.push_str(": ");
-            text.push_str(&error.to_string());
-            cause = error.source();
-        }
-        text
     }
 }
