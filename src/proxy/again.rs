@@ -5,6 +5,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -25,15 +26,20 @@ const FIELDS: usize = 1024;
 
 /// The head that was written last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sent(Arc<Mutex<Record>>);
+pub(super) struct Sent(Arc<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    record: Mutex<Record>,
+    /// Something of the answer has come.
+    answered: AtomicBool,
+}
 
 #[derive(Debug, Default)]
 struct Record {
     awaited: bool,
     /// The socket has not taken all that was written last.
     unwritten: bool,
-    /// Something of the answer has come.
-    answered: bool,
     head: Vec<u8>,
 }
 
@@ -45,7 +51,7 @@ impl Sent {
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,7 +75,7 @@ impl Again {
         }
         let mut record = sent.record();
         record.awaited = true;
-        record.answered = false;
+        sent.0.answered.store(false, Relaxed);
         record.head.clear();
         drop(record);
         Some(Self(sent.clone()))
@@ -77,10 +83,10 @@ impl Again {
 
     /// The request, as it was written; nothing where a byte of an answer has come.
     pub(super) fn request(self) -> Option<Request<Body>> {
-        let record = self.0.record();
-        if record.answered {
+        if self.0.0.answered.load(Relaxed) {
             return None;
         }
+        let record = self.0.record();
         let mut fields = vec![httparse::EMPTY_HEADER; FIELDS];
         let mut head = httparse::Request::new(&mut fields);
         if !head.parse(&record.head).ok()?.is_complete() {
@@ -138,7 +144,7 @@ impl AsyncRead for Carrier {
         let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
         if buf.filled().len() > before {
-            self.sent.record().answered = true;
+            self.sent.0.answered.store(true, Relaxed);
         }
         read
     }

@@ -103,18 +103,32 @@ fn target_bytes<B>(request: &Request<B>) -> u64 {
     (authority + uri.path_and_query().map_or(0, |target| target.as_str().len())) as u64
 }
 
+/// What a registered name is made of, percent-encoded bytes included (RFC 3986, 3.2.2).
+const NAME: [bool; 256] = {
+    let (mut table, mut byte) = ([false; 256], 0u8);
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let (others, mut place) = (b"-._~%!$&'()*+,;=", 0);
+    while place < others.len() {
+        table[others[place] as usize] = true;
+        place += 1;
+    }
+    table
+};
+
 /// Whether a field may be the value of `Host`: `uri-host [ ":" port ]` (RFC 9110, 7.2; RFC 3986, 3.2.2).
 fn is_host(value: &[u8]) -> bool {
+    // What nearly everybody sends is a name alone.
+    if value.iter().all(|byte| NAME[usize::from(*byte)]) {
+        return true;
+    }
     let (literal, name) = match value {
         [b'[', rest @ ..] => (true, rest),
         _ => (false, value),
     };
-    let allowed = |byte: &u8| match byte {
-        b':' => literal,
-        b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';'
-        | b'=' => true,
-        _ => byte.is_ascii_alphanumeric(),
-    };
+    let allowed = |byte: &u8| NAME[usize::from(*byte)] || literal && *byte == b':';
     let end = name.iter().position(|byte| !allowed(byte)).unwrap_or(name.len());
     let port = match (literal, &name[end..]) {
         (false, []) | (true, [b']']) => return true,
