@@ -120,22 +120,29 @@ const NAME: [bool; 256] = {
 
 /// Whether a field may be the value of `Host`: `uri-host [ ":" port ]` (RFC 9110, 7.2; RFC 3986, 3.2.2).
 fn is_host(value: &[u8]) -> bool {
-    // What nearly everybody sends is a name alone.
-    if value.iter().all(|byte| NAME[usize::from(*byte)]) {
-        return true;
+    let name = value.iter().position(|byte| !NAME[usize::from(*byte)]).unwrap_or(value.len());
+    match &value[name..] {
+        [] => true,
+        [b':', port @ ..] => is_port(port),
+        [b'[', literal @ ..] if name == 0 => {
+            let end = literal.iter().position(|byte| !NAME[usize::from(*byte)] && *byte != b':');
+            match end.map(|end| &literal[end..]) {
+                Some([b']']) => true,
+                Some([b']', b':', port @ ..]) => is_port(port),
+                _ => false,
+            }
+        }
+        _ => false,
     }
-    let (literal, name) = match value {
-        [b'[', rest @ ..] => (true, rest),
-        _ => (false, value),
-    };
-    let allowed = |byte: &u8| NAME[usize::from(*byte)] || literal && *byte == b':';
-    let end = name.iter().position(|byte| !allowed(byte)).unwrap_or(name.len());
-    let port = match (literal, &name[end..]) {
-        (false, []) | (true, [b']']) => return true,
-        (false, [b':', port @ ..]) | (true, [b']', b':', port @ ..]) => port,
-        _ => return false,
-    };
-    port.is_empty() || str::from_utf8(port).is_ok_and(|port| !port.starts_with('+') && port.parse::<u16>().is_ok())
+}
+
+/// Digits, or none.
+fn is_port(port: &[u8]) -> bool {
+    let number = port.iter().try_fold(0u32, |number, digit| {
+        let next = number * 10 + u32::from(digit.wrapping_sub(b'0'));
+        (digit.is_ascii_digit() && next <= u32::from(u16::MAX)).then_some(next)
+    });
+    number.is_some()
 }
 
 /// Of lengths that are told several times one is kept, if they are the same (RFC 9112, 6.3).
