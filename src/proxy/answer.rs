@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
 use http::{Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
@@ -19,12 +19,16 @@ use super::reply;
 use super::site::{Plan, Site};
 use super::trial::Trial;
 use super::tunnel;
+use super::upload::unwanted;
 use super::wire::Socket;
 use super::worker::{Counted, Worker};
 use crate::service::{Body, Cut, Error, Origin, Watch};
 
 /// The field that marks answers which did not come from the upstream.
 pub(super) const MARK: HeaderName = HeaderName::from_static("x-pratfall");
+
+/// A body that mostly comes with its head: what is left of it behind an early answer, hyper reads away.
+const SHORT: u64 = 8 << 10;
 
 /// What the requests of one connection share.
 pub(super) struct Connection {
@@ -43,9 +47,11 @@ impl Connection {
         let busy = self.socket.begin(version);
         let plan = self.site.plan();
         let mut entry = self.site.listener.log.draw(plan.config(), &request);
-        if version < Version::HTTP_2 && !request.body().is_end_stream() {
+        let upload = (version < Version::HTTP_2 && !request.body().is_end_stream()).then(|| {
             self.socket.awaits(request.body_mut());
-        }
+            let waits = request.headers().contains_key(EXPECT) && version == Version::HTTP_11;
+            (request.body_mut().lend(), waits)
+        });
         let result = match hop::examine(&request, &plan.config().bounds) {
             Err(error) => Err(error),
             Ok(seen) => {
@@ -67,7 +73,12 @@ impl Connection {
                     entry.because(&error);
                 }
                 match self.unanswered(&plan, error, version) {
-                    Ok(response) => Box::new(response),
+                    Ok(mut response) => {
+                        if let Some((loan, waits)) = upload.filter(|_| self.socket.has_more()) {
+                            unwanted(loan.back(), waits, response.headers_mut());
+                        }
+                        Box::new(response)
+                    }
                     Err(error) => {
                         if let Some(entry) = entry {
                             entry.write();
@@ -105,7 +116,7 @@ impl Connection {
             return Err(error);
         }
         stats.proxy_error();
-        Ok(made_up(plan.config(), &error, version, self.socket.has_more()))
+        Ok(made_up(plan.config(), &error, version))
     }
 
     fn here<'a>(&'a self, plan: &'a Plan, request: &Request<Body>, trials: &'a [Arc<Trial>]) -> Here<'a> {
@@ -159,6 +170,7 @@ impl Connection {
             hop::strip(request.headers_mut());
             hop::relist(request.headers_mut());
         }
+        let long = request.body().size_hint().upper().is_none_or(|most| most > SHORT);
         let expects = seen.expects && !request.body().is_end_stream();
         let hints = (config.early_hints && request.version() == Version::HTTP_11).then(|| self.socket.clone());
         let interim = (expects || hints.is_some()).then(|| Interim::hear(&mut *request, hints));
@@ -171,7 +183,7 @@ impl Connection {
         }
         reply::examine(&mut response)?;
         let unasked = interim.is_some_and(|interim| interim.end());
-        if unasked || self.socket.has_more() {
+        if unasked || (long && self.socket.has_more()) {
             // RFC 9110, 10.1.1, and RFC 9112, 9.6: who will not read the body that was announced says so.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -182,7 +194,7 @@ impl Connection {
 }
 
 /// The answer to a request that the proxy could not send on.
-fn made_up(config: &ListenerConfig, error: &Error, version: Version, unread: bool) -> Response<Body> {
+fn made_up(config: &ListenerConfig, error: &Error, version: Version) -> Response<Body> {
     tracing::debug!(listener = config.name, error = error.chain(), "no answer");
     let mut response = Response::new(Body::from(bytes::Bytes::from(format!("pratfall: {error}\n"))));
     *response.status_mut() = status(error);
@@ -195,7 +207,7 @@ fn made_up(config: &ListenerConfig, error: &Error, version: Version, unread: boo
     }
     // What cannot be trusted to have been read to its end is the last on its connection.
     let suspect = matches!(error.origin(), Origin::Caller | Origin::Proxy) && !matches!(error, Error::NoRoute);
-    if (suspect || unread) && version < Version::HTTP_2 {
+    if suspect && version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -46,6 +46,13 @@ pub fn examine<B>(request: &Request<B>, bounds: &BoundsConfig) -> Result<Seen, E
     if target_bytes(request) > bounds.target_bytes.get() {
         return Err(Error::LongTarget);
     }
+    // In absolute form what stands before `@` is cut, on HTTP/2 it must not be there (RFC 9113, 8.3.1).
+    if let Some(authority) = request.uri().authority() {
+        let whole = if request.version() < Version::HTTP_2 { without_userinfo(authority) } else { authority.as_str() };
+        if !is_host(whole.as_bytes()) {
+            return Err(Error::Refused("the authority is no host"));
+        }
+    }
     let (mut seen, mut hosts, mut codings, mut lengths) = (Seen::default(), 0, 0, 0);
     let (mut upgrade, mut h2c) = (false, false);
     let (mut bytes, mut fields) = (0, 0);
@@ -379,6 +386,12 @@ mod tests {
         assert!(refused(Request::get("/").header(HOST, "a").header(HOST, "b")));
         assert!(refused(Request::get("/").version(Version::HTTP_2).header(HOST, "a").header(HOST, "b")));
         assert!(!refused(Request::get("http://a/").version(Version::HTTP_2)));
+        assert!(!refused(Request::get("http://me:pw@a/").header(HOST, "a")));
+        assert!(refused(Request::get("http://me:pw@a/").version(Version::HTTP_2)));
+        assert!(
+            refused(Request::get("http://a:b/").header(HOST, "a"))
+                && refused(Request::get("http://a:65536/").version(Version::HTTP_2))
+        );
         for host in ["", "a", "a:", "shop.example:81", "caf%C3%A9", "a,b", "[::1]", "[::1]:80", "[fe80::1%25eth0]:"] {
             assert!(!refused(Request::get("/").header(HOST, host)), "{host}");
         }

@@ -51,6 +51,7 @@ pub(super) async fn serve(
     let plan = site.plan();
     let config = plan.config();
     let socket = Socket::new(stream, worker.watchdog.clock());
+    socket.patience(Some(config.timeouts.body_stall.get()));
     let mut wire = Wire::new(socket.clone());
     let mut caller = peer;
     if config.proxy_protocol {
@@ -140,10 +141,6 @@ where
                     }
                     Ok(())
                 }
-                Err(End::Stuck) => {
-                    connection.socket.reset();
-                    Ok(())
-                }
                 // Was told already.
                 Err(End::Drain) => Ok(()),
                 Err(End::Idle) => {
@@ -153,6 +150,7 @@ where
             }
         }
         Protocol::Http2 => {
+            connection.socket.shares();
             let mut builder = http2::Builder::new(LocalExec);
             builder.timer(TokioTimer::new()).max_concurrent_streams(config.bounds.streams);
             builder.max_header_list_size(header_list(&config.bounds));
@@ -164,10 +162,6 @@ where
             let ended = live(Pin::new(&mut serving), |it| it.get_mut().as_mut().graceful_shutdown(), plan, &connection);
             match ended.await {
                 Ok(served) => served,
-                Err(End::Stuck) => {
-                    connection.socket.reset();
-                    Ok(())
-                }
                 Err(End::Drain) => Ok(()),
                 Err(End::Idle | End::SlowHead) => {
                     // The caller is told, and has the time of a head to hear it.

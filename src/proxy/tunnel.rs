@@ -74,6 +74,7 @@ type Treated = (Tunnel, HeaderMap, Option<DropGuard>);
 async fn join(connection: Rc<Connection>, caller: OnUpgrade, upstream: OnUpgrade, treated: Option<Treated>) {
     let (Ok(caller), Ok(upstream)) = tokio::join!(caller, upstream) else { return };
     let Ok(Parts { io: upstream, read_buf: first, .. }) = upstream.downcast::<TokioIo<Carrier>>() else { return };
+    connection.socket.patience(None);
     let (mut caller, mut upstream) = (TokioIo::new(caller), upstream.into_inner());
     if let Some((tunnel, head, _guard)) = treated {
         if let Err(error) = treated::join(caller, upstream, first, &tunnel, &head, &connection.socket).await {

@@ -58,7 +58,7 @@ struct Watched {
 pub(super) enum Until {
     /// Until the listener drains.
     Drain(CancellationToken),
-    /// Until it has been quiet from some moment on: the caller was told that it ends.
+    /// Until it is quiet, but not before a moment: the caller was told that it ends.
     Quiet(u64),
 }
 
@@ -74,8 +74,6 @@ pub(super) enum End {
     SlowHead,
     /// The next request did not come.
     Idle,
-    /// The caller takes nothing of its answer.
-    Stuck,
 }
 
 /// It took too long.
@@ -209,7 +207,9 @@ impl Watched {
     fn verdict(&self, now: u64) -> Option<End> {
         let over = match &self.until {
             Until::Drain(drain) => drain.is_cancelled(),
-            Until::Quiet(moment) => now >= *moment && self.socket.is_quiet_since(*moment),
+            Until::Quiet(moment) => {
+                now >= *moment && self.socket.is_quiet_since(now.saturating_sub(LEAVES.as_nanos() as u64))
+            }
         };
         if over { Some(End::Drain) } else { self.socket.overdue(&self.plan.config().timeouts) }
     }

@@ -13,10 +13,10 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use http::Version;
-use http_body::Body as _;
 #[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
@@ -46,8 +46,6 @@ struct Shared {
     shared: AtomicBool,
     /// Whether the caller has not taken everything that was written last.
     unwritten: AtomicBool,
-    /// Since when the caller has taken nothing of what waits to be written; 0 where nothing waits.
-    stuck: AtomicU64,
     /// On HTTP/1: the body of the request under way is not read to its end.
     unread: AtomicBool,
     /// What was said between two messages did not fit: nothing more can be said.
@@ -65,19 +63,25 @@ impl Socket {
             head: AtomicU64::new(0),
             shared: AtomicBool::new(false),
             unwritten: AtomicBool::new(false),
-            stuck: AtomicU64::new(0),
             unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
             encrypted: AtomicBool::new(false),
         }))
     }
 
-    /// The body of a request of HTTP/1 comes: until it is read to its end, no answer can be followed by another. What is
-    /// short is mostly here already, and hyper reads it away.
+    /// The body of a request of HTTP/1 comes: until it is read to its end, no answer can be followed by another.
     pub(super) fn awaits(&self, body: &mut Body) {
-        if body.size_hint().upper().is_none_or(|most| most > SHORT) {
-            self.0.unread.store(true, Relaxed);
-            body.watch(Awaited(self.clone()));
+        self.0.unread.store(true, Relaxed);
+        body.watch(Awaited(self.clone()));
+    }
+
+    /// Ends the connection when the caller takes nothing of what is written to it for so long; a slow one takes something.
+    /// The system tells them apart (RFC 5482; tcp(7)): to see that a socket cannot be written to is not enough, for it
+    /// becomes writable only when a third of its buffer is free.
+    pub(super) fn patience(&self, stall: Option<Duration>) {
+        #[cfg(target_os = "linux")]
+        if let Some(stream) = self.stream().as_ref() {
+            let _ = SockRef::from(stream).set_tcp_user_timeout(stall); // a socket of another kind has none
         }
     }
 
@@ -138,17 +142,19 @@ impl Socket {
     /// For what the caller has taken too long by now: for a head that has begun, or for a next request.
     pub(super) fn overdue(&self, timeouts: &Timeouts) -> Option<End> {
         let past = |since: u64, span: Span| self.0.clock.nanos() > since.saturating_add(span.get().as_nanos() as u64);
-        let stuck = self.0.stuck.load(Relaxed);
-        if stuck > 0 && past(stuck, timeouts.body_stall) {
-            return Some(End::Stuck);
-        }
         match self.0.head.load(Relaxed) {
             0 => self.0.quiet.since().filter(|since| past(*since, timeouts.idle)).map(|_| End::Idle),
             since => past(since, timeouts.request_header).then_some(End::SlowHead),
         }
     }
 
-    /// Whether nothing has been under way for so long.
+    /// What comes is HTTP/2: there is more to read than heads.
+    pub(super) fn shares(&self) {
+        self.0.shared.store(true, Relaxed);
+        self.0.head.store(0, Relaxed);
+    }
+
+    /// Whether nothing has been under way since a moment, or before.
     pub(super) fn is_quiet_since(&self, moment: u64) -> bool {
         self.0.quiet.since().is_some_and(|since| since <= moment) && self.0.head.load(Relaxed) == 0
     }
@@ -213,9 +219,6 @@ fn is_empty(stream: &TcpStream) -> bool {
 fn is_empty(_: &TcpStream) -> bool {
     true
 }
-
-/// A body that comes with its head.
-const SHORT: u64 = 8 << 10;
 
 /// Notes that a body was read to its end.
 struct Awaited(Socket);
@@ -295,12 +298,6 @@ impl Wire {
         let written = self.with(work);
         let whole = matches!(written, Poll::Ready(Ok(written)) if written == length);
         self.socket.0.unwritten.store(!whole, Relaxed);
-        let stuck = &self.socket.0.stuck;
-        if whole {
-            stuck.store(0, Relaxed);
-        } else if stuck.load(Relaxed) == 0 || matches!(written, Poll::Ready(Ok(_))) {
-            stuck.store(self.socket.0.clock.nanos(), Relaxed);
-        }
         written
     }
 

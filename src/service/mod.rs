@@ -320,7 +320,10 @@ impl HttpBody for Body {
             Inner::Lent(lent) => {
                 let mut lent = lent.borrow_mut();
                 lent.read = true;
-                ready!(Pin::new(&mut lent.body).poll_frame(cx))
+                match Pin::new(&mut lent.body).poll_frame(cx) {
+                    Poll::Ready(frame) => frame,
+                    Poll::Pending => Some(Err(ready!(still(&mut this.stall, cx)))),
+                }
             }
         };
         if let Some(stall) = &mut this.stall {

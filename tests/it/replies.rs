@@ -7,6 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::Frame;
 use pratfall::proxy::config::Scheme;
 use pratfall::units::Span;
+use tokio::net::TcpSocket;
 use tokio::sync::watch;
 
 use crate::support::h2::{nothing, pieces, whole};
@@ -241,6 +242,26 @@ async fn who_takes_nothing_of_an_answer_is_let_go_after_a_while() {
     until("it is gone", || stage.proxy.connections() == 0).await;
     assert_eq!(caller.rest().await.1, End::Reset);
     origin.until_ended(1).await;
+}
+
+#[tokio::test]
+async fn who_takes_little_at_a_time_is_not_let_go() {
+    let origin =
+        Origin::answering([&b"HTTP/1.1 200 OK\r\ncontent-length: 50000000\r\n\r\n"[..], &[b'a'; 50_000_000]].concat())
+            .await;
+    let mut front = listener("front", origin.address);
+    front.timeouts.body_stall = Span::secs(2);
+    let stage = Stage::start(vec![front], 1).await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(16 << 10).unwrap();
+    let mut caller = Wire::new(socket.connect(stage.address("front")).await.unwrap());
+    caller.send(get("/", "")).await;
+    // Far longer than it may stand still, and far from making room for a third of what the proxy's socket holds.
+    for _ in 0..200 {
+        caller.exactly(4096).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
+    }
+    assert_eq!(stage.proxy.connections(), 1);
 }
 
 #[tokio::test]
