@@ -165,12 +165,15 @@ pub(super) fn one_length(headers: &mut HeaderMap) -> Result<(), ()> {
     Ok(())
 }
 
-/// Says that a body comes, where hyper would think that there is none: a GET has one if it is framed.
+/// Whether nothing says that a body comes with a request that seldom has one: hyper's client takes it to have none.
+pub(super) fn is_unannounced<B>(request: &Request<B>) -> bool {
+    let framed = || [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name));
+    matches!(*request.method(), Method::GET | Method::HEAD) && !framed()
+}
+
+/// Says that a body comes.
 pub(super) fn announce<B>(request: &mut Request<B>) {
-    let framed = [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name));
-    if !framed && matches!(*request.method(), Method::GET | Method::HEAD) {
-        request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    }
+    request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
 }
 
 /// Removes the fields that concern one hop only (RFC 9110, 7.6.1).

@@ -9,9 +9,14 @@ use std::io;
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::future::ready;
+use futures_util::stream::once;
 use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
 use http_body::Body as _;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::sync::Mutex;
@@ -143,6 +148,25 @@ impl Upstreams {
     }
 }
 
+/// Waits for the first of a body that HTTP/2 does not announce: for most there is none, and none must be announced then.
+async fn announced(request: &mut Request<Body>, timeouts: &Timeouts) -> Result<(), Error> {
+    let mut body = std::mem::replace(request.body_mut(), Body::empty());
+    body.stall_after(timeouts.body_stall.get());
+    let first = loop {
+        match body.frame().await {
+            None => return Ok(()),
+            Some(Ok(frame)) if frame.data_ref().is_some_and(Bytes::is_empty) => {}
+            Some(Ok(frame)) => break frame,
+            Some(Err(Error::Body(error))) => return Err(Error::Upload(error)),
+            Some(Err(error)) => return Err(error),
+        }
+    };
+    hop::announce(request);
+    let whole = once(ready(Ok(first))).chain(BodyStream::new(body));
+    *request.body_mut() = Body::faulted(StreamBody::new(whole));
+    Ok(())
+}
+
 /// Callers and upstreams are held to the same bound, but for what hyper takes anyway.
 fn more_fields(setup: &Setup) -> Option<usize> {
     let fields = setup.config.bounds.headers;
@@ -166,8 +190,8 @@ impl Pool {
             return Box::pin(self.on_a_shared(timeouts, request)).await;
         }
         hop::for_http1(&mut request);
-        if !request.body().is_end_stream() {
-            hop::announce(&mut request);
+        if !request.body().is_end_stream() && hop::is_unannounced(&request) {
+            Box::pin(announced(&mut request, timeouts)).await?;
         }
         if let Some(mut line) = self.take() {
             let again = Again::of(&request, &line.sent);
