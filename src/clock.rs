@@ -18,13 +18,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use self::exact::Entry;
 
 thread_local! {
-    static FROZEN: Cell<Option<(Timestamp, Instant)>> = const { Cell::new(None) };
+    static FROZEN: Cell<Option<Began>> = const { Cell::new(None) };
 }
 
 /// The time of day; in a thread that called [`follow_tokio`], the frozen date plus what Tokio's clock has run since.
 pub fn now() -> Timestamp {
     match FROZEN.get() {
-        Some((date, since)) => date + since.elapsed(),
+        Some(began) => began.until_now(),
         None => Timestamp::now(),
     }
 }
@@ -51,7 +51,7 @@ impl Began {
 
 /// Makes [`now`] follow Tokio's clock from a date on, in this thread. For tests.
 pub fn follow_tokio(date: Timestamp) {
-    FROZEN.set(Some((date, Instant::now())));
+    FROZEN.set(Some(Began { at: date, since: Instant::now() }));
 }
 
 /// A time that somebody tells now and then: reading it costs an instruction, and it is as old as the last telling.

@@ -63,7 +63,7 @@ pub(super) struct Rehearse {
 impl Rehearse {
     pub(super) async fn run(self, output: Output) -> anyhow::Result<Exit> {
         if self.length < SHORTEST {
-            return Err(Usage("--for: a rehearsal is at least `1s` long".to_owned()).into());
+            return Err(Usage(format!("--for: a rehearsal is at least `{SHORTEST}` long")).into());
         }
         if let Some(url) = &self.on {
             let experiment = self.read(None)?;

@@ -12,20 +12,8 @@ use crate::fault::drop::{At, How};
 use crate::fault::latency::{Distribution, Latency};
 use crate::fault::tls::{Tls, TlsHow};
 use crate::fault::{Body, Direction, Drop, ErrorAnswer, Fault, grpc};
+use crate::service::OF_ONE_HOP;
 use crate::units::{ByteSize, Span};
-
-/// Fields that say where a message ends or what a connection does: the proxy writes them, nobody else.
-const FRAMING: [&str; 9] = [
-    "connection",
-    "content-length",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-pratfall",
-];
 
 /// A document that came over the API names no file of this machine.
 pub(super) fn travelled(fault: &Fault, pointer: &str, problems: &mut Problems) {
@@ -357,7 +345,7 @@ fn field_name(name: &str, pointer: &str, key: bool, problems: &mut Problems) {
             format!("`{name}` cannot be the name of a header field"),
             help("names are made of letters, digits and hyphens, as in `x-tier`"),
         ),
-        Ok(name) if FRAMING.contains(&name.as_str()) => (
+        Ok(name) if OF_ONE_HOP.contains(&name.as_str()) || name == "x-pratfall" => (
             format!("`{name}` is written by the proxy itself"),
             help(match name.as_str() {
                 "content-length" => {

@@ -18,6 +18,7 @@ mod whole;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 pub use self::arm::Arm;
 pub use self::outcome::{Count, End, Outcome, Rule, Until};
@@ -28,6 +29,11 @@ pub use self::whole::Attempt;
 
 /// The grain of time in which units are counted; blocks are made of whole ticks (decisions.md 2.2).
 pub const TICK: Duration = Duration::from_millis(250);
+
+/// The whole ticks from one instant to another.
+fn ticks(from: Instant, to: Instant) -> u32 {
+    (to.saturating_duration_since(from).as_millis() as u64 / TICK.as_millis() as u64) as u32
+}
 
 /// How many yes-or-no questions are asked of each unit, at most: three indicators, the rest for guards.
 pub const MAX_RULES: usize = 8;

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::operation::Event;
 use super::tally::Counts;
 use super::whole::Attempt;
-use super::{Arm, End, Outcome, Phase, Rule, Sighting, TICK};
+use super::{Arm, End, Outcome, Phase, Rule, Sighting, ticks};
 
 /// What a worker saw since it last said so.
 #[derive(Debug)]
@@ -206,7 +206,7 @@ pub struct PhaseMark {
 impl PhaseMark {
     /// The tick that an instant falls into.
     pub fn tick(&self, at: Instant) -> u32 {
-        (at.saturating_duration_since(self.since).as_millis() as u64 / TICK.as_millis() as u64) as u32
+        ticks(self.since, at)
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::block;
 use super::operation::Operations;
 use super::whole::Whole;
-use super::{Arm, Batch, Budget, Entry, MAX_RULES, Note, Phase, Sighting, TICK, sighting};
+use super::{Arm, Batch, Budget, Entry, MAX_RULES, Note, Phase, Sighting, sighting, ticks};
 
 /// What was seen of one arm in one tick.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -185,7 +185,7 @@ impl Tally {
     }
 
     fn tick(&self, at: Instant) -> u32 {
-        (at.saturating_duration_since(self.began).as_millis() / TICK.as_millis()) as u32
+        ticks(self.began, at)
     }
 
     /// What was decided in the last so many whole ticks, whenever it arrived; nothing while there were not so many.

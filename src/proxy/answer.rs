@@ -44,7 +44,7 @@ impl Connection {
     /// Answers one request. Heads lie in boxes: to move them from one future to the next costs more.
     pub(super) async fn answer(self: Rc<Self>, mut request: Box<Request<Body>>) -> Result<Response<Body>, Error> {
         let version = request.version();
-        let busy = self.socket.begin(version);
+        let busy = self.socket.begin();
         let plan = self.site.plan();
         let mut entry = self.site.listener.log.draw(plan.config(), &request);
         let upload = (version < Version::HTTP_2 && !request.body().is_end_stream()).then(|| {

@@ -134,7 +134,6 @@ impl Watchdog {
         plan: &Rc<Plan>,
         until: Until,
     ) -> Result<C::Output, End> {
-        let mut until = Some(until);
         let mut place = Place { list: &self.connections, key: None };
         poll_fn(|cx| {
             if let Poll::Ready(output) = connection.as_mut().poll(cx) {
@@ -148,7 +147,7 @@ impl Watchdog {
             let watched = Watched {
                 socket: socket.clone(),
                 plan: plan.clone(),
-                until: until.take().unwrap_or_else(|| self.leaving()),
+                until: until.clone(),
                 end: None,
                 waker: cx.waker().clone(),
             };

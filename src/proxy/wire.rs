@@ -16,7 +16,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::Version;
 #[cfg(target_os = "linux")]
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
@@ -91,12 +90,9 @@ impl Socket {
     }
 
     /// A request is whole, and its exchange begins.
-    pub(super) fn begin(&self, version: Version) -> Busy {
+    pub(super) fn begin(&self) -> Busy {
         self.0.head.store(0, Relaxed);
         self.0.unread.store(false, Relaxed);
-        if version >= Version::HTTP_2 {
-            self.0.shared.store(true, Relaxed);
-        }
         self.0.quiet.begin()
     }
 

@@ -144,18 +144,10 @@ impl Streamed {
     }
 }
 
-/// What trailers must not say, for it concerns one hop or frames the message (RFC 9110, 6.5.1 and 7.6.1).
-const NO_TRAILERS: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+/// Fields that say where a message ends or what a connection does (RFC 9110, 6.5.1 and 7.6.1): the proxy writes them, and
+/// nobody else; no trailer may be one.
+pub const OF_ONE_HOP: [&str; 8] =
+    ["connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"];
 
 /// A body that a fault made or changed.
 pub type FaultedBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = Error>>>;
@@ -330,7 +322,7 @@ impl HttpBody for Body {
             stall.moves();
         }
         if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
-            NO_TRAILERS.iter().for_each(|name| drop(trailers.remove(*name)));
+            OF_ONE_HOP.iter().chain(&["host"]).for_each(|name| drop(trailers.remove(*name)));
         }
         match &frame {
             None => this.over(Ok(())),
