@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -155,6 +155,22 @@ async fn dial(addresses: &[SocketAddr]) -> io::Result<TcpStream> {
 }
 
 impl Stream {
+    /// Whether it is open and nothing has come: so it is between two exchanges.
+    pub(super) fn is_silent(&mut self) -> bool {
+        let mut byte = [0];
+        let read = match self {
+            Self::Tcp(stream) => stream.try_read(&mut byte),
+            Self::Unix(stream) => stream.try_read(&mut byte),
+            Self::Tls(stream) => {
+                // A ticket for the next session may have come, which is no word of the upstream's.
+                let mut room = ReadBuf::new(&mut byte);
+                let nobody = &mut Context::from_waker(Waker::noop());
+                return Pin::new(&mut **stream).poll_read(nobody, &mut room).is_pending();
+            }
+        };
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Has its end be an RST.
     pub(super) fn reset(&self) {
         let stream = match self {

@@ -165,6 +165,13 @@ pub(super) fn one_length(headers: &mut HeaderMap) -> Result<(), ()> {
     Ok(())
 }
 
+/// A length as it is told (RFC 9110, 8.6): digits.
+pub(super) fn length(told: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
+    let add = |length: u64, byte: &u8| length.checked_mul(10)?.checked_add(digit(byte)?);
+    (!told.is_empty()).then(|| told.iter().try_fold(0, add))?
+}
+
 /// Whether nothing says that a body comes with a request that seldom has one: hyper's client takes it to have none.
 pub(super) fn is_unannounced<B>(request: &Request<B>) -> bool {
     let framed = || [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name));

@@ -54,6 +54,7 @@ impl Interim {
         let gate = AtomicU8::new(GOES);
         let between = Arc::new(Between { gate, waker: AtomicWaker::new(), over: AtomicBool::new(false), hints });
         let heard = between.clone();
+        request.extensions_mut().insert(Hints(between.clone()));
         hyper::ext::on_informational(request, move |answer| heard.hear(answer.status(), answer.headers()));
         Self(between)
     }
@@ -80,6 +81,16 @@ impl Interim {
 impl Drop for Interim {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Who listens, for those who do not go by hyper.
+#[derive(Clone)]
+pub(super) struct Hints(Arc<Between>);
+
+impl Hints {
+    pub(super) fn hear(&self, status: StatusCode, headers: &HeaderMap) {
+        self.0.hear(status, headers);
     }
 }
 

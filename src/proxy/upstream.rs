@@ -1,9 +1,10 @@
 //! The way to an upstream: one pool a worker, no locks.
 //!
-//! HTTP/1 connections are taken last in, first out, so that the hottest is used and the rest can age. A connection goes
-//! back when the body of its answer has been read to the end, and never after an error.
+//! Over HTTP/1 most requests have no body, and go by [`Line`]; what has one, upgrades or keeps its case goes by hyper. Of
+//! either kind a connection goes back when the body of its answer has been read to the end, and never after an error. Over
+//! HTTP/2 all share one.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io;
 use std::rc::{Rc, Weak};
@@ -26,25 +27,21 @@ use tokio::time::timeout;
 use super::again::{Again, Carrier, Sent};
 use super::config::{Scheme, Target, Timeouts};
 use super::connect::{Stream, Way, is_handshake};
+use super::exchange::Line;
+use super::head::{FIELDS, Framing, Head};
 use super::hop;
+use super::idle::{Idle, Reusable};
 use super::listen::Setup;
 use super::outgoing::Outgoing;
-use super::serve::HYPERS_FIELDS;
+use super::rest::Rest;
 use super::wait::{Unanswered, answer};
 use super::watchdog::Watchdog;
 use super::worker::LocalExec;
 use crate::fault::Upward;
 use crate::service::{Body, Error, Watch};
 
-/// Idle connections that a worker keeps for one upstream, at most: as many as nginx is usually told to.
-const MOST_IDLE: usize = 256;
-
 /// How often idle connections are looked through.
 pub(super) const SWEEP: Duration = Duration::from_secs(5);
-
-/// Sweeps that an idle connection survives, 50 s in all: most servers keep theirs for 60 s or more, some for 5 s and say so
-/// by closing.
-const SURVIVES: u32 = 10;
 
 /// A worker's pools. One is shared by all listeners that go the same way, and is gone with the last of them.
 #[derive(Debug)]
@@ -54,7 +51,7 @@ pub(super) struct Upstreams {
 }
 
 /// What makes connections interchangeable: where they go, whose files checked them, and how headers are written.
-type Key = (Target, usize, bool, Option<usize>);
+type Key = (Target, usize, bool, usize);
 
 /// A worker's connections to one upstream.
 #[derive(Debug)]
@@ -64,25 +61,31 @@ pub(super) struct Pool {
     /// What the upstream is called.
     pub(super) host: HeaderValue,
     keep_case: bool,
-    /// Fields of an answer, where more than usual may come.
-    fields: Option<usize>,
-    idle: RefCell<Vec<(Line, u32)>>,
-    sweeps: Cell<u32>,
+    /// Fields that an answer may have.
+    fields: usize,
+    lines: Idle<Line>,
+    driven: Idle<Driven>,
     shared: RefCell<Option<http2::SendRequest<Body>>>,
     /// One dials and all wait for it, where the connection will be shared.
     dialing: Mutex<()>,
 }
 
-/// An HTTP/1 connection. Dropped in the middle of an exchange it ends at once: hyper alone would first want to flush,
-/// and an upstream that reads no more would keep connection and caller for ever.
+/// An HTTP/1 connection that a task of hyper's drives. Dropped in the middle of an exchange it ends at once: hyper alone would
+/// first want to flush, and an upstream that reads no more would keep connection and caller for ever.
 #[derive(Debug)]
-struct Line {
+struct Driven {
     sender: http1::SendRequest<Outgoing>,
     task: Option<JoinHandle<hyper::Result<()>>>,
     sent: Sent,
 }
 
-impl Line {
+impl Reusable for Driven {
+    fn is_usable(&mut self) -> bool {
+        self.sender.is_ready()
+    }
+}
+
+impl Driven {
     async fn ask(
         &mut self,
         watchdog: &Watchdog,
@@ -104,7 +107,7 @@ impl Line {
     }
 }
 
-impl Drop for Line {
+impl Drop for Driven {
     fn drop(&mut self) {
         if let Some(task) = &self.task {
             task.abort();
@@ -121,7 +124,7 @@ impl Upstreams {
     pub(super) fn pool(&self, target: &Target, setup: &Setup) -> Rc<Pool> {
         let tls = setup.tls.client.as_ref().filter(|_| target.scheme == Scheme::Https);
         let files = tls.map_or(0, |tls| std::sync::Arc::as_ptr(tls).addr());
-        let key = (target.clone(), files, setup.config.keep_case, more_fields(setup));
+        let key = (target.clone(), files, setup.config.keep_case, fields(setup));
         let mut pools = self.pools.borrow_mut();
         if let Some(pool) = pools.get(&key).and_then(Weak::upgrade) {
             return pool;
@@ -132,9 +135,9 @@ impl Upstreams {
             watchdog: self.watchdog.clone(),
             host: hop::host_of(target),
             keep_case: setup.config.keep_case,
-            fields: more_fields(setup),
-            idle: RefCell::default(),
-            sweeps: Cell::new(0),
+            fields: fields(setup),
+            lines: Idle::default(),
+            driven: Idle::default(),
             shared: RefCell::default(),
             dialing: Mutex::default(),
         });
@@ -168,9 +171,8 @@ async fn announced(request: &mut Request<Body>, timeouts: &Timeouts) -> Result<(
 }
 
 /// Callers and upstreams are held to the same bound, but for what hyper takes anyway.
-fn more_fields(setup: &Setup) -> Option<usize> {
-    let fields = setup.config.bounds.headers;
-    (fields > HYPERS_FIELDS).then_some(fields as usize)
+fn fields(setup: &Setup) -> usize {
+    (setup.config.bounds.headers as usize).max(FIELDS)
 }
 
 impl Pool {
@@ -190,44 +192,120 @@ impl Pool {
             return Box::pin(self.on_a_shared(timeouts, request)).await;
         }
         hop::for_http1(&mut request);
-        if !request.body().is_end_stream() && hop::is_unannounced(&request) {
-            Box::pin(announced(&mut request, timeouts)).await?;
+        if request.body().is_end_stream() && !upgrade && !self.keep_case {
+            return self.on_a_line(timeouts, request).await;
         }
-        if let Some(mut line) = self.take() {
-            let again = Again::of(&request, &line.sent);
-            match line.ask(&self.watchdog, timeouts, request).await {
-                Ok(response) => return Ok(self.lend(line, response, timeouts)),
-                Err(unanswered) => request = once_more(unanswered, || again.and_then(Again::request))?,
-            }
-        }
-        Box::pin(self.on_a_fresh(timeouts, request, upgrade)).await
+        Box::pin(self.on_a_driven(timeouts, request, upgrade)).await
     }
 
-    /// On a connection that is made for it.
-    async fn on_a_fresh(
+    /// A request without a body, on HTTP/1.
+    async fn on_a_line(
         self: &Rc<Self>,
         timeouts: &Timeouts,
         request: Box<Request<Body>>,
+    ) -> Result<Box<Response<Body>>, Error> {
+        let span = timeouts.response.get();
+        let line = self.lines.take();
+        if line.is_none() && self.driven.has_some() {
+            return Box::pin(self.on_a_driven(timeouts, request, false)).await;
+        }
+        if let Some(mut line) = line {
+            match self.watchdog.within(span, line.ask(&request, self.fields)).await {
+                Ok(Ok(head)) => return Ok(self.with_body(line, head, timeouts)),
+                // It had died unnoticed.
+                Ok(Err(failed)) if failed.again => {}
+                Ok(Err(failed)) => return Err(failed.error),
+                Err(_) => return Err(Error::Timeout),
+            }
+        }
+        Box::pin(async {
+            let (stream, h2) = self.connect(timeouts, false).await?;
+            if h2 {
+                self.share(stream).await?;
+                return self.on_a_shared(timeouts, request).await;
+            }
+            let mut line = Line::new(stream);
+            match self.watchdog.within(span, line.ask(&request, self.fields)).await {
+                Ok(Ok(head)) => Ok(self.with_body(line, head, timeouts)),
+                Ok(Err(failed)) => Err(failed.error),
+                Err(_) => Err(Error::Timeout),
+            }
+        })
+        .await
+    }
+
+    /// The answer: mostly all of it has come with its head.
+    fn with_body(self: &Rc<Self>, mut line: Line, head: Head, timeouts: &Timeouts) -> Box<Response<Body>> {
+        let Head { mut response, framing, keeps } = head;
+        match framing {
+            Framing::Length(length) if length <= line.seen.len() as u64 => {
+                *response.body_mut() = Body::from(line.seen.split_to(length as usize).freeze());
+                if keeps {
+                    self.put(line);
+                }
+            }
+            _ => {
+                let mut body = Body::read(Rest::new(line, framing, keeps, self.clone()));
+                body.stall_after(timeouts.body_stall.get());
+                *response.body_mut() = body;
+            }
+        }
+        response
+    }
+
+    /// A line that may be used again; where more has come than was asked for, it is not.
+    pub(super) fn put(&self, line: Line) {
+        if line.seen.is_empty() {
+            self.lines.put(line);
+        }
+    }
+
+    /// Any other request, on HTTP/1.
+    async fn on_a_driven(
+        self: &Rc<Self>,
+        timeouts: &Timeouts,
+        mut request: Box<Request<Body>>,
         upgrade: bool,
     ) -> Result<Box<Response<Body>>, Error> {
+        if !request.body().is_end_stream() && hop::is_unannounced(&request) {
+            announced(&mut request, timeouts).await?;
+        }
+        let mut reused = self.driven.take();
+        if reused.is_none()
+            && let Some(line) = self.lines.take()
+        {
+            reused = Some(self.drive(line.into_stream()).await?);
+        }
+        if let Some(mut driven) = reused {
+            let again = Again::of(&request, &driven.sent);
+            match driven.ask(&self.watchdog, timeouts, request).await {
+                Ok(response) => return Ok(self.lend(driven, response, timeouts)),
+                Err(unanswered) => request = once_more(unanswered, || again.and_then(Again::request))?,
+            }
+        }
         let (stream, h2) = self.connect(timeouts, upgrade).await?;
         if h2 {
             self.share(stream).await?;
             return self.on_a_shared(timeouts, request).await;
         }
+        let mut driven = self.drive(stream).await?;
+        match driven.ask(&self.watchdog, timeouts, request).await {
+            Ok(response) => Ok(self.lend(driven, response, timeouts)),
+            Err(unanswered) => Err(unanswered.error),
+        }
+    }
+
+    /// Has a task of hyper's drive a connection.
+    async fn drive(&self, stream: Stream) -> Result<Driven, Error> {
         let (carrier, sent) = Carrier::new(stream);
         let mut builder = http1::Builder::new();
         builder.preserve_header_case(self.keep_case);
-        if let Some(fields) = self.fields {
-            builder.max_headers(fields);
+        if self.fields > FIELDS {
+            builder.max_headers(self.fields);
         }
         let (sender, connection) = builder.handshake(TokioIo::new(carrier)).await.map_err(Error::Broken)?;
         let task = tokio::task::spawn_local(connection.with_upgrades());
-        let mut line = Line { sender, task: Some(task), sent };
-        match line.ask(&self.watchdog, timeouts, request).await {
-            Ok(response) => Ok(self.lend(line, response, timeouts)),
-            Err(unanswered) => Err(unanswered.error),
-        }
+        Ok(Driven { sender, task: Some(task), sent })
     }
 
     /// On the HTTP/2 connection that all share.
@@ -283,46 +361,27 @@ impl Pool {
         connected.map_err(|error| if is_handshake(&error) { Error::Tls(error) } else { Error::Connect(error) })
     }
 
-    fn take(&self) -> Option<Line> {
-        let mut idle = self.idle.borrow_mut();
-        while let Some((line, _)) = idle.pop() {
-            if line.sender.is_ready() {
-                return Some(line);
-            }
-        }
-        None
-    }
-
-    fn put(&self, line: Line) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() >= MOST_IDLE {
-            idle.remove(0);
-        }
-        idle.push((line, self.sweeps.get()));
-    }
-
     fn sweep(&self) -> bool {
-        let now = self.sweeps.get().wrapping_add(1);
-        self.sweeps.set(now);
-        self.idle.borrow_mut().retain(|(line, since)| line.sender.is_ready() && now.wrapping_sub(*since) <= SURVIVES);
+        self.lines.sweep();
+        self.driven.sweep();
         true
     }
 
     fn lend(
         self: &Rc<Self>,
-        mut line: Line,
+        mut driven: Driven,
         mut response: Box<Response<Body>>,
         timeouts: &Timeouts,
     ) -> Box<Response<Body>> {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             // From here on the connection belongs to whoever takes it over.
-            line.task = None;
+            driven.task = None;
         } else if response.body().is_end_stream() {
-            self.put(line);
+            self.driven.put(driven);
         } else {
             let body = response.body_mut();
             body.stall_after(timeouts.body_stall.get());
-            body.watch(Lease { pool: self.clone(), line: Some(line) });
+            body.watch(Lease { pool: self.clone(), driven: Some(driven) });
         }
         response
     }
@@ -331,13 +390,13 @@ impl Pool {
 /// Gives a connection back when the body of its answer is over. Dropped before that, the connection is closed.
 struct Lease {
     pool: Rc<Pool>,
-    line: Option<Line>,
+    driven: Option<Driven>,
 }
 
 impl Watch for Lease {
     fn end(&mut self, result: Result<(), &Error>) {
-        if let Some(line) = self.line.take().filter(|_| result.is_ok()) {
-            self.pool.put(line);
+        if let Some(driven) = self.driven.take().filter(|_| result.is_ok()) {
+            self.pool.driven.put(driven);
         }
     }
 }

@@ -34,6 +34,9 @@ pub enum Error {
     /// The exchange with the upstream broke.
     #[error("the exchange with the upstream broke")]
     Broken(#[source] hyper::Error),
+    /// The connection to the upstream ended before the head of an answer had come.
+    #[error("the exchange with the upstream broke")]
+    Ended(#[source] std::io::Error),
     /// A body broke off: the upstream's, or the caller's before [`Error::Upload`] says whose it was.
     #[error("the body broke off")]
     Body(#[source] hyper::Error),
@@ -106,7 +109,7 @@ impl Error {
     pub fn origin(&self) -> Origin {
         match self {
             Self::Connect(_) | Self::Tls(_) | Self::Timeout | Self::Broken(_) | Self::Unasked => Origin::Upstream,
-            Self::Body(_) | Self::Torn | Self::Nonsense(_) => Origin::Upstream,
+            Self::Ended(_) | Self::Body(_) | Self::Torn | Self::Nonsense(_) => Origin::Upstream,
             Self::Upload(_) | Self::Stalled(_) | Self::Gone => Origin::Caller,
             Self::Injected(..) => Origin::Injected,
             Self::Refused(_) | Self::LongTarget | Self::LargeHead | Self::NoRoute | Self::Failed => Origin::Proxy,
@@ -119,7 +122,7 @@ impl Error {
             Self::Connect(_) => "connect",
             Self::Tls(_) => "tls",
             Self::Timeout => "timeout",
-            Self::Broken(_) | Self::Unasked | Self::Nonsense(_) => "broken",
+            Self::Broken(_) | Self::Ended(_) | Self::Unasked | Self::Nonsense(_) => "broken",
             Self::Body(_) | Self::Torn => "body",
             Self::Upload(_) | Self::Stalled(_) => "upload",
             Self::Gone => "gone",

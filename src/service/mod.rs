@@ -120,6 +120,9 @@ enum Inner {
     Bytes(Bytes),
     Incoming(Incoming),
     Streamed(Box<Streamed>),
+    Read(FaultedBody),
+    /// It has broken off, which is told when it is asked for again: who writes what came before may let that go first.
+    Broken(Option<Error>),
     Faulted(FaultedBody),
     /// Somebody else's, who takes it back where nobody has read of it.
     Lent(Rc<RefCell<Lent>>),
@@ -215,6 +218,11 @@ impl Body {
         Inner::Faulted(Box::pin(body)).into()
     }
 
+    /// An answer's body that is read from a connection when it is asked for.
+    pub fn read(body: impl HttpBody<Data = Bytes, Error = Error> + 'static) -> Self {
+        Inner::Read(Box::pin(body)).into()
+    }
+
     /// An answer's body on a stream of HTTP/2. `sent` says whether the request was sent to its end; it was where nothing is
     /// given.
     pub fn streamed(incoming: Incoming, sent: Option<Box<dyn Fn() -> bool>>) -> Self {
@@ -308,6 +316,11 @@ impl HttpBody for Body {
                 Poll::Ready(frame) => frame.map(|frame| frame.map_err(Error::Body)),
                 Poll::Pending => Some(Err(ready!(still(&mut this.stall, cx)))),
             },
+            Inner::Read(body) => match body.as_mut().poll_frame(cx) {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => Some(Err(ready!(still(&mut this.stall, cx)))),
+            },
+            Inner::Broken(error) => error.take().map(Err),
             Inner::Faulted(body) => ready!(body.as_mut().poll_frame(cx)),
             Inner::Lent(lent) => {
                 let mut lent = lent.borrow_mut();
@@ -318,6 +331,13 @@ impl HttpBody for Body {
                 }
             }
         };
+        if let Inner::Incoming(_) | Inner::Streamed(_) | Inner::Read(_) = &this.inner
+            && let Some(Err(error)) = frame
+        {
+            this.inner = Inner::Broken(Some(error));
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if let Some(stall) = &mut this.stall {
             stall.moves();
         }
@@ -344,10 +364,10 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match &self.inner {
             Inner::Empty => true,
-            Inner::Bytes(_) => false,
+            Inner::Bytes(_) | Inner::Broken(_) => false,
             Inner::Incoming(incoming) => incoming.is_end_stream(),
             Inner::Streamed(streamed) => streamed.incoming.is_end_stream(),
-            Inner::Faulted(body) => body.is_end_stream(),
+            Inner::Read(body) | Inner::Faulted(body) => body.is_end_stream(),
             Inner::Lent(lent) => lent.borrow().body.is_end_stream(),
         }
     }
@@ -356,9 +376,10 @@ impl HttpBody for Body {
         match &self.inner {
             Inner::Empty => SizeHint::with_exact(0),
             Inner::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Inner::Broken(_) => SizeHint::default(),
             Inner::Incoming(incoming) => incoming.size_hint(),
             Inner::Streamed(streamed) => streamed.incoming.size_hint(),
-            Inner::Faulted(body) => body.size_hint(),
+            Inner::Read(body) | Inner::Faulted(body) => body.size_hint(),
             Inner::Lent(lent) => lent.borrow().body.size_hint(),
         }
     }
@@ -369,7 +390,7 @@ impl fmt::Debug for Body {
         let kind = match &self.inner {
             Inner::Empty => "empty",
             Inner::Bytes(_) => "bytes",
-            Inner::Incoming(_) | Inner::Streamed(_) => "incoming",
+            Inner::Incoming(_) | Inner::Streamed(_) | Inner::Read(_) | Inner::Broken(_) => "incoming",
             Inner::Faulted(_) => "faulted",
             Inner::Lent(_) => "lent",
         };

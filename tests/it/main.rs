@@ -20,6 +20,7 @@ mod interims;
 mod leaving;
 mod panicking;
 mod peers;
+mod reading;
 mod refusing;
 mod releasing;
 mod reloading;
