@@ -79,7 +79,7 @@ pub(super) fn rules(experiment: &Experiment, indicators: Vec<Rule>) -> Rules {
     for guard in &experiment.guards {
         let (rule, max, window, of, what) = match guard {
             Guard::ErrorRate { max, window, of } => {
-                (Rule::Error(crate::experiment::Count::DEFAULT.to_vec()), *max, window, *of, "errors".to_owned())
+                (Rule::Error(crate::experiment::Count::DEFAULT.into()), *max, window, *of, "errors".to_owned())
             }
             Guard::SlowRate { over, max, window, of } => {
                 (Rule::slow(over.get(), Until::Body), *max, window, *of, format!("slower than {over:#}"))

@@ -274,10 +274,10 @@ impl Running {
 /// What an indicator asks of each unit.
 fn rule(measure: &Measure) -> Rule {
     match measure {
-        Measure::ErrorRate { count, .. } => Rule::Error(count.clone()),
+        Measure::ErrorRate { count, .. } => Rule::Error(count.into()),
         Measure::SlowRate { over: Threshold::Over(span), until, .. } => Rule::slow(span.get(), *until),
         Measure::SlowRate { over: Threshold::BaselineP95, until, .. } => Rule::slow(Duration::ZERO, *until),
-        Measure::FailedOperations { .. } | Measure::Probe(_) => Rule::Error(Count::DEFAULT.to_vec()),
+        Measure::FailedOperations { .. } | Measure::Probe(_) => Rule::Error(Count::DEFAULT.into()),
     }
 }
 

@@ -62,11 +62,55 @@ pub enum Until {
     Headers,
 }
 
+/// What counts as an error, so that one look at an outcome tells: every unit is asked.
+#[derive(Clone, Debug, Default)]
+pub struct Counted {
+    /// A bit for each class of statuses.
+    classes: u16,
+    statuses: Vec<u16>,
+    transport: bool,
+    timeout: bool,
+    gave_up: bool,
+    /// A bit for each gRPC status (there are 17); others say nothing.
+    grpc: u32,
+}
+
+impl<C: AsRef<[Count]>> From<C> for Counted {
+    fn from(counts: C) -> Self {
+        let mut counted = Self::default();
+        for count in counts.as_ref() {
+            match *count {
+                Count::Class(class) => counted.classes |= 1 << (class & 15),
+                Count::Status(status) => counted.statuses.push(status),
+                Count::Transport => counted.transport = true,
+                Count::Timeout => counted.timeout = true,
+                Count::GaveUp => counted.gave_up = true,
+                Count::Grpc(code) => counted.grpc |= 1u32.checked_shl(code.into()).unwrap_or(0),
+            }
+        }
+        counted
+    }
+}
+
+impl Counted {
+    fn has(&self, outcome: &Outcome) -> bool {
+        let end = match outcome.end {
+            End::Complete => false,
+            End::Transport => self.transport,
+            End::Timeout => self.timeout,
+            End::GaveUp => self.gave_up,
+        };
+        let status = |status: u16| self.classes & 1 << ((status / 100) & 15) != 0 || self.statuses.contains(&status);
+        let grpc = |code: u8| self.grpc & 1u32.checked_shl(code.into()).unwrap_or(0) != 0;
+        end || outcome.status.is_some_and(status) || outcome.grpc.is_some_and(grpc)
+    }
+}
+
 /// A yes-or-no question to every unit: was it bad?
 #[derive(Clone, Debug)]
 pub enum Rule {
     /// Bad if it is one of these.
-    Error(Vec<Count>),
+    Error(Counted),
     /// Bad if it took longer.
     Slow {
         /// The threshold in microseconds; zero while it is not known yet (`baseline_p95`).
@@ -85,7 +129,7 @@ impl Rule {
     /// Whether a unit that is over was bad; `None` where nobody can tell.
     pub fn judge(&self, outcome: &Outcome) -> Option<bool> {
         match self {
-            Self::Error(counts) => Some(counts.iter().any(|count| count.is(outcome))),
+            Self::Error(counted) => Some(counted.has(outcome)),
             Self::Slow { until, .. } => {
                 let over = self.threshold()?;
                 Some(match (outcome.end, until, outcome.head) {
@@ -102,7 +146,7 @@ impl Rule {
     /// does not run while a fault holds the request: without a head by then, it has timed out (decisions.md 2.1).
     pub fn overdue(&self, elapsed: Duration, head: Option<Duration>, patience: Duration) -> bool {
         match self {
-            Self::Error(counts) => head.is_none() && elapsed > patience && counts.contains(&Count::Timeout),
+            Self::Error(counted) => head.is_none() && elapsed > patience && counted.timeout,
             Self::Slow { until: Until::Headers, .. } if head.is_some() => false,
             Self::Slow { .. } => self.threshold().is_some_and(|over| elapsed > over),
         }
@@ -120,19 +164,6 @@ impl Rule {
     }
 }
 
-impl Count {
-    fn is(self, outcome: &Outcome) -> bool {
-        match self {
-            Self::Class(class) => outcome.status.is_some_and(|status| status / 100 == u16::from(class)),
-            Self::Status(status) => outcome.status == Some(status),
-            Self::Transport => outcome.end == End::Transport,
-            Self::Timeout => outcome.end == End::Timeout,
-            Self::GaveUp => outcome.end == End::GaveUp,
-            Self::Grpc(code) => outcome.grpc == Some(code),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +171,7 @@ mod tests {
     #[test]
     fn whoever_got_no_whole_answer_is_slow_and_what_counts_as_an_error_is_one() {
         let slow = Rule::slow(Duration::from_millis(800), Until::Body);
-        let errors = Rule::Error(vec![Count::Class(5), Count::Transport, Count::Timeout, Count::GaveUp]);
+        let errors = Rule::Error([Count::Class(5), Count::Transport, Count::Timeout, Count::GaveUp].into());
         let ms = Duration::from_millis;
         for (status, end, total, is_slow, is_error) in [
             (Some(200), End::Complete, 100, false, false),
@@ -164,6 +195,6 @@ mod tests {
         assert!(overdue(&slow, 801, Some(1)) && !overdue(&headers, 801, Some(1)));
         assert!(!overdue(&errors, 30_000, None) && overdue(&errors, 30_001, None), "it has timed out");
         assert!(!overdue(&errors, 60_000, Some(1)), "an answer under way may take its time");
-        assert!(!overdue(&Rule::Error(vec![Count::Class(5)]), 60_000, None), "a timeout is no error here");
+        assert!(!overdue(&Rule::Error([Count::Class(5)].into()), 60_000, None), "a timeout is no error here");
     }
 }

@@ -373,9 +373,9 @@ impl Recorder {
         self.feed.send(batch).is_ok()
     }
 
-    fn settle(&self, slot: usize, mut outcome: Outcome) {
+    fn settle(&self, slot: usize, mut outcome: Outcome, now: Instant) {
         let mut flying = self.flying.borrow_mut().remove(slot);
-        outcome.total = flying.start.elapsed();
+        outcome.total = now.saturating_duration_since(flying.start);
         outcome.head = flying.head.map(|head| head.saturating_duration_since(flying.start));
         for (index, rule) in self.rules.iter().enumerate() {
             if flying.decided & (1 << index) == 0
@@ -385,7 +385,7 @@ impl Recorder {
             }
         }
         if self.keep == Keep::Operations && self.rules.first().and_then(|rule| rule.judge(&outcome)) == Some(false) {
-            self.attempt(&flying, Some(Instant::now()));
+            self.attempt(&flying, Some(now));
         }
         let mut open = self.open.borrow_mut();
         if outcome.end == End::Complete {
@@ -461,22 +461,29 @@ impl Unit {
         self.grpc = Some(code);
     }
 
-    /// The exchange is over.
-    pub fn settle(mut self, end: End) {
-        self.finish(end);
+    /// The whole answer is there at once.
+    pub fn whole(mut self, status: u16, grpc: Option<u8>) {
+        self.head(status, grpc);
+        let head = self.recorder.flying.borrow()[self.slot].head;
+        self.finish(End::Complete, head.unwrap_or_else(Instant::now));
     }
 
-    fn finish(&mut self, end: End) {
+    /// The exchange is over.
+    pub fn settle(mut self, end: End) {
+        self.finish(end, Instant::now());
+    }
+
+    fn finish(&mut self, end: End, now: Instant) {
         self.settled = true;
         let outcome = Outcome { status: self.status, grpc: self.grpc, end, head: None, total: Duration::ZERO };
-        self.recorder.settle(self.slot, outcome);
+        self.recorder.settle(self.slot, outcome, now);
     }
 }
 
 impl Drop for Unit {
     fn drop(&mut self) {
         if !self.settled {
-            self.finish(End::GaveUp);
+            self.finish(End::GaveUp, Instant::now());
         }
     }
 }

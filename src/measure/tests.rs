@@ -24,7 +24,7 @@ struct Desk {
 impl Desk {
     /// Errors and slowness over a second, of which the first so many are indicators.
     fn new(indicators: usize, window: Option<u32>) -> Self {
-        let rules = [Rule::Error(vec![Count::Class(5), Count::Timeout]), Rule::slow(SECOND, Until::Body)];
+        let rules = [Rule::Error([Count::Class(5), Count::Timeout].into()), Rule::slow(SECOND, Until::Body)];
         let harmed = Arc::new(Budget::new(100, CancellationToken::new()));
         let (send, feed) = unbounded_channel();
         let recorder = Recorder::new(

@@ -62,7 +62,7 @@ impl Connection {
                     Some(meeting) => Box::pin(self.meet(&plan, meeting, *request, seen)).await.map(Box::new),
                     None => self.forward(&plan, request, seen).await,
                 };
-                watched.settle(result.as_mut().map(Box::as_mut).map_err(|error| &*error));
+                watched.settle(result.as_mut().map(Box::as_mut).map_err(|error| &*error), version);
                 result
             }
         };

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::brought::{Brought, Id, MOST_IDS, Space};
-use super::context::{self, Mark};
+use super::context::Mark;
 use super::trial::Trial;
 use crate::experiment::Carry;
 use crate::measure::{Arm, Note};
@@ -151,7 +151,7 @@ pub(super) fn send(
     let carry = &trial.experiment.slice.carry;
     let taking_part = arm != Arm::Bystander;
     let writing = writes(carry) && !external;
-    if taking_part && writing && !context::write(headers, &Mark::Arm { token: trial.token, arm, op }) {
+    if taking_part && writing && !trial.members.write(headers, arm, op) {
         return Err(Note::NoRoom);
     }
     let mut carried = trial.inject_at == trial.slice_at || writing;

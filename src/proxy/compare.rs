@@ -18,7 +18,7 @@ use crate::service::Body;
 /// Where the indicators are: whoever comes in inject lives with the fault, as the treatment does elsewhere.
 pub(super) fn measured(here: &Here<'_>, trial: &Arc<Trial>, own: Option<Duration>) -> Option<Part> {
     let recorder = here.worker.recorder(trial);
-    let phase = **trial.phase.load();
+    let phase = trial.phase();
     let now = Instant::now();
     let start = own.map_or(now, |intended| trial.epoch + intended);
     let patience = here.config.timeouts.response.get();
@@ -39,7 +39,7 @@ pub(super) fn drawn(here: &Here<'_>, trial: &Arc<Trial>, request: &Request<Body>
         recorder.note(Note::Unkeyed);
         return None;
     };
-    let phase = trial.phase.load().phase;
+    let phase = trial.phase().phase;
     let treated = trial.arm(&drawn) == Arm::Treatment;
     if phase == Phase::Inject && trial.experiment.inject.matches.matches(request, Some(here.caller)) {
         recorder.note(if treated { Note::CarriedTreatment } else { Note::CarriedControl });

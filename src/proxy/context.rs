@@ -49,21 +49,14 @@ impl Mark {
 
     /// Adds the whole member to a line. By hand: every enrolled request pays for it, and `format!` costs eight times as much.
     fn push(&self, line: &mut Vec<u8>) {
-        line.extend_from_slice(NAME.as_bytes());
-        line.push(b'=');
         match self {
             Self::Arm { token, arm, op } => {
-                push_hex(line, *token);
-                line.extend_from_slice(if *arm == Arm::Treatment { b".t." } else { b".c." });
-                let (high, low) = ((*op >> 64) as u64, *op as u64);
-                if high > 0 {
-                    push_hex(line, high);
-                    push_digits(line, low, 16);
-                } else {
-                    push_hex(line, low);
-                }
+                line.extend_from_slice(&first_of(*token, *arm));
+                push_op(line, *op);
             }
             Self::Own { token, index, intended } => {
+                line.extend_from_slice(NAME.as_bytes());
+                line.push(b'=');
                 push_hex(line, *token);
                 line.extend_from_slice(b".o.");
                 push_hex(line, *index);
@@ -92,6 +85,48 @@ impl Mark {
     }
 }
 
+/// The members that a run writes: all of them begin alike.
+#[derive(Debug)]
+pub(super) struct Members {
+    treatment: Vec<u8>,
+    control: Vec<u8>,
+}
+
+impl Members {
+    pub(super) fn of(token: u64) -> Self {
+        Self { treatment: first_of(token, Arm::Treatment), control: first_of(token, Arm::Control) }
+    }
+
+    /// Puts a member first into the baggage. `false`, and nothing is changed, where there is no room.
+    pub(super) fn write(&self, headers: &mut HeaderMap, arm: Arm, op: u128) -> bool {
+        let first = if arm == Arm::Treatment { &self.treatment } else { &self.control };
+        put(headers, |line| {
+            line.extend_from_slice(first);
+            push_op(line, op);
+        })
+    }
+}
+
+/// `pratfall=`, the token and the arm.
+fn first_of(token: u64, arm: Arm) -> Vec<u8> {
+    let mut line = Vec::with_capacity(LONGEST_MEMBER);
+    line.extend_from_slice(NAME.as_bytes());
+    line.push(b'=');
+    push_hex(&mut line, token);
+    line.extend_from_slice(if arm == Arm::Treatment { b".t." } else { b".c." });
+    line
+}
+
+fn push_op(line: &mut Vec<u8>, op: u128) {
+    let (high, low) = ((op >> 64) as u64, op as u64);
+    if high > 0 {
+        push_hex(line, high);
+        push_digits(line, low, 16);
+    } else {
+        push_hex(line, low);
+    }
+}
+
 /// `pratfall=`, a token, an arm and an operation.
 const LONGEST_MEMBER: usize = 9 + 16 + 3 + 32;
 
@@ -116,6 +151,12 @@ fn eight_digits(number: u32) -> [u8; 8] {
     let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
     let after_nine = u64::from(b'a' - b'9' - 1);
     (spread + 0x3030_3030_3030_3030 + letters * after_nine).to_be_bytes()
+}
+
+/// Whether there is any baggage. In one walk: of the few fields of most requests, to look at each costs less than to look
+/// one up.
+pub(super) fn is_there(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| *name == BAGGAGE)
 }
 
 /// Reads our member. Of several the first counts: it is the one that we put there.
@@ -169,9 +210,13 @@ fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
 
 /// Puts our member first, into one line with all others. `false`, and nothing is changed, where there is no room.
 pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
+    put(headers, |line| mark.push(line))
+}
+
+fn put(headers: &mut HeaderMap, push: impl Fn(&mut Vec<u8>)) -> bool {
     if let Entry::Vacant(alone) = headers.entry(BAGGAGE) {
         let mut line = Vec::with_capacity(LONGEST_MEMBER);
-        mark.push(&mut line);
+        push(&mut line);
         return HeaderValue::from_maybe_shared(Bytes::from(line)).is_ok_and(|line| {
             alone.insert(line);
             true
@@ -181,7 +226,7 @@ pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
     let all = headers.get_all(BAGGAGE);
     let others: usize = all.iter().map(|others| others.len() + 1).sum();
     let mut line = Vec::with_capacity(LONGEST_MEMBER + others);
-    mark.push(&mut line);
+    push(&mut line);
     let mut count = 1;
     for others in all {
         line.push(b',');

@@ -1,6 +1,7 @@
 //! The keys of a request: what its arm is drawn from, what joins it with others, and the number of its operation.
 
 use std::borrow::Cow;
+use std::ops::Deref;
 
 use super::brought::Brought;
 use super::pass::Here;
@@ -9,6 +10,25 @@ use super::worker::Worker;
 use crate::experiment::{By, Experiment};
 use crate::measure::Phase;
 
+/// What is drawn.
+pub(super) enum Key<'h> {
+    /// What the request brought.
+    Brought(Cow<'h, [u8]>),
+    /// A number of its own.
+    Own([u8; 8]),
+}
+
+impl Deref for Key<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Brought(key) => key,
+            Self::Own(number) => number,
+        }
+    }
+}
+
 /// What is drawn for a request. Own load always has a key: its index.
 pub(super) fn of<'h>(
     by: &By,
@@ -16,14 +36,13 @@ pub(super) fn of<'h>(
     brought: &Brought<'h>,
     own: Option<u64>,
     number: u32,
-) -> Option<Cow<'h, [u8]>> {
-    let written = brought.key(by, here.caller);
+) -> Option<Key<'h>> {
     let itself = || match (by, own) {
         (_, Some(index)) => Some(index.to_be_bytes()),
         (By::Request | By::Trace, None) => Some(nobodys(here.worker, number)),
         _ => None,
     };
-    written.or_else(|| Some(Cow::Owned(itself()?.to_vec())))
+    brought.key(by, here.caller).map(Key::Brought).or_else(|| itself().map(Key::Own))
 }
 
 /// The key of what stands for itself and says nothing.

@@ -1,19 +1,23 @@
 //! Watches an answer to its last byte, so that its unit is settled with what really happened.
 
-use http::{HeaderMap, HeaderName, Response};
+use http::{HeaderMap, HeaderName, Response, Version};
 
 use crate::measure::{End, Unit};
 use crate::service::{Body, Error, Origin, Watch};
 
-/// Settles a unit by what became of its request: at once where there is no answer, at the end of its body otherwise.
-pub(super) fn unit(mut unit: Unit, result: Result<&mut Response<Body>, &Error>) {
+/// Settles a unit by what became of its request: at once where there is no answer or all of it is there, at the end of its
+/// body otherwise.
+pub(super) fn unit(mut unit: Unit, result: Result<&mut Response<Body>, &Error>, caller: Version) {
     match result {
         Ok(response) => {
-            unit.head(response.status().as_u16(), grpc_status(response.headers()));
-            if http_body::Body::is_end_stream(response.body()) {
-                unit.settle(End::Complete);
+            let (status, grpc) = (response.status().as_u16(), grpc_status(response.headers()));
+            let body = response.body_mut();
+            // What came with its head leaves with it; on HTTP/2 not before the caller has room for it.
+            if http_body::Body::is_end_stream(body) || (caller < Version::HTTP_2 && body.is_at_hand()) {
+                unit.whole(status, grpc);
             } else {
-                response.body_mut().watch(Observed(Some(unit)));
+                unit.head(status, grpc);
+                body.watch(Observed(Some(unit)));
             }
         }
         Err(error) => unit.settle(end(error)),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, Response};
+use http::{Request, Response, Version};
 use tokio::time::Instant;
 
 use super::brought::Brought;
@@ -52,12 +52,12 @@ impl std::fmt::Debug for Here<'_> {
 
 /// Takes a request through the runs that are live.
 pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Result<Response<Body>, Error> {
-    let Way { meeting, watched } = way(here, &mut request);
+    let (version, Way { meeting, watched }) = (request.version(), way(here, &mut request));
     let mut result = match meeting {
         Some(meeting) => meet(here, meeting, request, next).await,
         None => next(request).await,
     };
-    watched.settle(result.as_mut().map_err(|error| &*error));
+    watched.settle(result.as_mut().map_err(|error| &*error), version);
     result
 }
 
@@ -78,10 +78,10 @@ pub(super) struct Watched {
 }
 
 impl Watched {
-    /// Tells what became of it.
-    pub(super) fn settle(self, result: Result<&mut Response<Body>, &Error>) {
+    /// Tells what became of it, for a caller that speaks this version.
+    pub(super) fn settle(self, result: Result<&mut Response<Body>, &Error>, caller: Version) {
         if let Some(unit) = self.unit {
-            observe::unit(unit, result);
+            observe::unit(unit, result, caller);
         }
     }
 }
@@ -89,7 +89,7 @@ impl Watched {
 /// Enrolls a request where a slice is, and finds out whether it may meet a fault where one waits.
 pub(super) fn way(here: &Here<'_>, request: &mut Request<Body>) -> Way {
     let index = here.listener;
-    let baggage = request.headers().contains_key(context::BAGGAGE);
+    let baggage = context::is_there(request.headers());
     let mark = baggage.then(|| context::read(request.headers())).flatten();
     let mut sights: Vec<Sight> = here.trials.iter().filter_map(|trial| seen(here, trial, mark, request)).collect();
     if let Some(trial) = here.trials.iter().find(|trial| trial.slice_at == index) {
@@ -193,7 +193,7 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
             }
         },
     };
-    let phase = **trial.phase.load();
+    let phase = trial.phase();
     let arm = trial.arm(&drawn);
     let key = trial.keys.bits(&drawn);
     let joined = key::join(trial, key, here, &brought, own_index, number);

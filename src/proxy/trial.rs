@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwapOption;
 use http::Request;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::brought::{Id, Space};
 use super::budget::FaultBudget;
 use super::carry::Memory;
-use super::context::Mark;
+use super::context::{Mark, Members};
 use super::injecting::Injecting;
 use super::key;
 use super::listen::Listener;
@@ -38,6 +38,7 @@ pub struct Trial {
     pub run: String,
     /// What marks the run's own requests; nobody outside can guess it.
     pub token: u64,
+    pub(super) members: Members,
     pub(super) chance: Chance,
     arms: Draws,
     /// The hashes of keys, and of trace ids, which mostly are the keys.
@@ -69,7 +70,8 @@ pub struct Trial {
     pub(super) epoch: Instant,
     treatment: AtomicU64,
     control: f64,
-    pub(super) phase: ArcSwap<PhaseMark>,
+    /// The phase, and the nanoseconds from the epoch to its beginning, four times.
+    phase: AtomicU64,
     pub(super) injecting: ArcSwapOption<Injecting>,
     /// Something of ours panicked: from then on the run touches nobody.
     failed: AtomicBool,
@@ -104,13 +106,14 @@ impl Trial {
         let (feed, batches) = unbounded_channel();
         let Slice { treatment, control, .. } = &experiment.slice;
         let (now, phases) = (Instant::now(), experiment.compares_phases());
-        let chance = Chance::new(terms.seed, &experiment.name);
+        let (chance, token) = (Chance::new(terms.seed, &experiment.name), rand::random());
         let trial = Self {
             arms: chance.purpose("arm"),
             keys: chance.purpose("key"),
             ids: chance.purpose("id"),
             chance,
-            token: rand::random(),
+            token,
+            members: Members::of(token),
             run: terms.run,
             slice_at: terms.places.0,
             inject_at: terms.places.1,
@@ -129,7 +132,7 @@ impl Trial {
             epoch: now,
             treatment: AtomicU64::new(treatment.first().map_or(0.0, |share| share.ratio()).to_bits()),
             control: control.ratio(),
-            phase: ArcSwap::from_pointee(PhaseMark { phase: Phase::Baseline, since: now }),
+            phase: AtomicU64::new(Phase::Baseline as u64),
             injecting: ArcSwapOption::empty(),
             failed: AtomicBool::new(false),
             harmed: Arc::new(terms.harmed),
@@ -147,9 +150,16 @@ impl Trial {
 
     /// Begins a phase, and says when it began.
     pub fn begin(&self, phase: Phase) -> PhaseMark {
-        let mark = PhaseMark { phase, since: Instant::now() };
-        self.phase.store(Arc::new(mark));
-        mark
+        let since = Instant::now().saturating_duration_since(self.epoch);
+        self.phase.store((since.as_nanos() as u64) << 2 | phase as u64, Ordering::Relaxed);
+        self.phase()
+    }
+
+    /// Which phase it is.
+    pub(super) fn phase(&self) -> PhaseMark {
+        let both = self.phase.load(Ordering::Relaxed);
+        let since = self.epoch + Duration::from_nanos(both >> 2);
+        PhaseMark { phase: Phase::ALL[(both & 3) as usize], since }
     }
 
     /// Has calls looked for at every listener, as a rehearsal does.

@@ -255,6 +255,11 @@ impl Body {
         };
     }
 
+    /// Whether all of it is here already.
+    pub fn is_at_hand(&self) -> bool {
+        matches!(self.inner, Inner::Empty | Inner::Bytes(_))
+    }
+
     /// Adds somebody who wants to know the end.
     pub fn watch(&mut self, watch: impl Watch + 'static) {
         let before = self.watch.take();

@@ -71,7 +71,7 @@ impl Stage {
         let mut terms = Terms {
             run: "R-test".to_owned(),
             seed: Seed(7),
-            rules: vec![Rule::Error(Count::DEFAULT.to_vec()), Rule::slow(Span::millis(800).get(), Until::Body)],
+            rules: vec![Rule::Error(Count::DEFAULT.into()), Rule::slow(Span::millis(800).get(), Until::Body)],
             limits: Arc::new(limits()),
             harmed: Budget::new(u64::MAX, CancellationToken::new()),
             max_faulted: None,
