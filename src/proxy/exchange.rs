@@ -62,9 +62,9 @@ impl Line {
         self.stream
     }
 
-    /// Whether it waits for a request: it is not closed, and nothing came that nobody asked for.
+    /// Whether it waits for a request: it is open, and nothing came that nobody asked for.
     pub(super) fn is_ready(&mut self) -> bool {
-        self.seen.is_empty() && self.stream.is_silent()
+        self.stream.is_silent()
     }
 
     /// Gives back its memory, while nothing is under way.

@@ -9,7 +9,7 @@ const MOST: usize = 256;
 
 /// Sweeps that an idle connection survives, 50 s in all: most servers keep theirs for 60 s or more, some for 5 s and say so
 /// by closing.
-const SURVIVES: u32 = 10;
+const SURVIVES: u32 = 50;
 
 /// What can wait for a next request.
 pub(super) trait Reusable {

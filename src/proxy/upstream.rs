@@ -40,8 +40,8 @@ use super::worker::LocalExec;
 use crate::fault::Upward;
 use crate::service::{Body, Error, Watch};
 
-/// How often idle connections are looked through.
-pub(super) const SWEEP: Duration = Duration::from_secs(5);
+/// How often idle connections are looked through: so long one that the upstream has closed may stay half open.
+pub(super) const SWEEP: Duration = Duration::from_secs(1);
 
 /// A worker's pools. One is shared by all listeners that go the same way, and is gone with the last of them.
 #[derive(Debug)]

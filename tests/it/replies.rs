@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Frame;
+use pratfall::proxy::ListenerConfig;
 use pratfall::proxy::config::Scheme;
 use pratfall::units::Span;
 use tokio::net::TcpSocket;
@@ -164,6 +165,45 @@ async fn a_stream_that_is_reset_without_an_error_and_without_an_end_broke_off() 
         go.send_replace(1);
         assert_eq!(within("the body", answer.into_body().collect()).await.is_ok(), whole);
     }
+}
+
+#[tokio::test]
+async fn what_came_before_a_break_is_seen_though_both_come_at_once() {
+    let head = "HTTP/1.1 200 OK\r\n";
+    for rest in [
+        "content-length: 9\r\n\r\nhalf",
+        "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n",
+        "transfer-encoding: chunked\r\n\r\n4\r\nhalf\r\nzz\r\n",
+    ] {
+        let origin = Origin::scripted(move |mut visit| async move {
+            visit.request().await;
+            visit.wire.send(format!("{head}{rest}")).await;
+        })
+        .await;
+        seen_before_a_break(listener("front", origin.address)).await;
+    }
+    let (_go, gone) = watch::channel(0);
+    let both = [frame(0, 0, 1, b"half"), frame(3, 0, 1, &[0, 0, 0, 8])].concat();
+    let origin = frames(both, Vec::new(), gone).await;
+    let mut front = listener("front", origin.address);
+    front.upstream = Some(target(Scheme::H2c, origin.address));
+    seen_before_a_break(front).await;
+}
+
+async fn seen_before_a_break(front: ListenerConfig) {
+    let stage = Stage::start(vec![front.clone()], 1).await;
+    let mut caller = stage.front().await;
+    caller.send(get("/", "")).await;
+    let mut answer = caller.head().await.expect("the head comes");
+    caller.body(&mut answer).await;
+    assert!(answer.status() == 200 && answer.end != End::Whole, "{answer:?}");
+    assert_eq!(answer.text(), "half");
+    let stage = Stage::start(vec![front], 1).await;
+    let request = Request::get("http://shop.example/").body(nothing()).unwrap();
+    let mut body = stage.h2("front").await.send(request).await.expect("the head comes").into_body();
+    let first = within("a piece", body.frame()).await.expect("a piece").expect("before the break").into_data();
+    assert_eq!(first.expect("data"), "half");
+    assert!(within("the break", body.frame()).await.expect("an end").is_err());
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pratfall::units::Span;
+use tokio::sync::watch;
 
 use crate::support::{Origin, Stage, get, listener, ok, until};
 
@@ -50,6 +51,60 @@ async fn what_is_not_a_get_is_never_sent_twice() {
     }
 }
 
+/// What an attacker would have others take for their answer.
+const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+
+#[tokio::test]
+async fn what_came_before_it_was_asked_for_is_nobodys_answer() {
+    let well = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell";
+    let chunked = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nwell\r\n0\r\n\r\n";
+    for (at_once, first) in
+        [(true, format!("{well}{EVIL}")), (true, format!("{chunked}{EVIL}")), (false, well.to_owned())]
+    {
+        for next in ["GET", "DELETE", "POST"] {
+            let (go, gone) = watch::channel(false);
+            let (said, heard) = (Arc::new(AtomicUsize::new(0)), first.clone());
+            let count = said.clone();
+            let origin = Origin::scripted(move |mut visit| {
+                let (mut gone, count, first) = (gone.clone(), count.clone(), heard.clone());
+                async move {
+                    visit.request().await;
+                    visit.wire.send(first).await;
+                    if !at_once {
+                        gone.wait_for(|go| *go).await.expect("the test waits");
+                        visit.wire.send(EVIL).await;
+                    }
+                    count.fetch_add(1, Ordering::SeqCst);
+                    visit.ended().await;
+                }
+            })
+            .await;
+            let stage = Stage::before(origin.address).await;
+            let mut caller = stage.front().await;
+            assert_eq!(caller.ask(get("/", "")).await.text(), "well");
+            go.send_replace(true);
+            until("the origin says more", || said.load(Ordering::SeqCst) == 1).await;
+            // A request to somebody else lets the worker see it.
+            assert_eq!(stage.front().await.ask("TRACE / HTTP/1.1\r\nhost: a\r\n\r\n").await.status(), 400);
+            let length = if next == "POST" { "content-length: 1\r\n\r\na" } else { "\r\n" };
+            let answer = caller.ask(format!("{next} / HTTP/1.1\r\nhost: a\r\n{length}")).await;
+            assert_eq!((answer.text().as_str(), origin.connections()), ("well", 2), "{next} {first:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_tells_the_end_in_two_ways_is_not_asked_again_on_this_connection() {
+    let origin =
+        Origin::answering("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 3\r\n\r\n0\r\n\r\n").await;
+    let stage = Stage::before(origin.address).await;
+    let mut caller = stage.front().await;
+    for n in 1..=3 {
+        assert_eq!(caller.ask(get("/", "")).await.status(), 200);
+        assert_eq!(origin.connections(), n);
+    }
+}
+
 #[tokio::test]
 async fn an_upstream_that_closes_idle_connections_is_not_noticed() {
     let closed = Arc::new(AtomicUsize::new(0));
@@ -67,7 +122,8 @@ async fn an_upstream_that_closes_idle_connections_is_not_noticed() {
     let stage = Stage::before(origin.address).await;
     let mut caller = stage.front().await;
     for n in 1..=10 {
-        let answer = caller.ask("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc").await;
+        let body = if n % 2 == 0 { "content-length: 3\r\n\r\nabc" } else { "\r\n" };
+        let answer = caller.ask(format!("POST / HTTP/1.1\r\nhost: a\r\n{body}")).await;
         assert_eq!(answer.status(), 200, "request {n}");
         until("the origin closes", || closed.load(Ordering::SeqCst) == n).await;
         // A request to somebody else lets the worker see the FIN before it needs the connection.

@@ -314,7 +314,8 @@ impl Stage {
         drop(runtime);
         wait_for("all connections to be over", SOON, || (self.connections() == 0).then_some(()));
         let mut held = Held::by(serving.pid());
-        // The last sockets are closed by tasks that may still have to run: until it is the same for a while.
+        // The last sockets are closed by tasks that may still have to run, idle ones every second: until it is the same for
+        // a while.
         let mut since = Instant::now();
         wait_for("the descriptors to stay as they are", SOON, || {
             let now = Held::by(serving.pid());
@@ -322,7 +323,7 @@ impl Stage {
                 since = Instant::now();
             }
             held = now;
-            (since.elapsed() > Duration::from_secs(1)).then_some(())
+            (since.elapsed() > Duration::from_secs(3)).then_some(())
         });
         held
     }
