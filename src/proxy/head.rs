@@ -174,9 +174,10 @@ impl Said {
             return Ok(Framing::Chunks);
         }
         if self.odd {
-            hop::one_length(headers).map_err(|()| "the upstream told different lengths of its answer")?;
+            let why = "the upstream told no length of its answer that makes sense";
+            hop::one_length(headers).map_err(|()| why)?;
             self.length = headers.get(CONTENT_LENGTH).and_then(|one| hop::length(one.as_bytes()));
-            self.length.ok_or("the upstream told a length that is none")?;
+            self.length.ok_or(why)?;
         }
         match self.length {
             Some(length) => Ok(Framing::Length(length)),

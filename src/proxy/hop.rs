@@ -165,11 +165,12 @@ pub(super) fn one_length(headers: &mut HeaderMap) -> Result<(), ()> {
     Ok(())
 }
 
-/// A length as it is told (RFC 9110, 8.6): digits.
+/// A length as it is told (RFC 9110, 8.6): digits, and not so many that nobody can count to the end.
 pub(super) fn length(told: &[u8]) -> Option<u64> {
     let digit = |byte: &u8| byte.is_ascii_digit().then(|| u64::from(byte - b'0'));
     let add = |length: u64, byte: &u8| length.checked_mul(10)?.checked_add(digit(byte)?);
-    (!told.is_empty()).then(|| told.iter().try_fold(0, add))?
+    let length = (!told.is_empty()).then(|| told.iter().try_fold(0, add))?;
+    length.filter(|length| *length <= i64::MAX as u64)
 }
 
 /// Whether nothing says that a body comes with a request that seldom has one: hyper's client takes it to have none.

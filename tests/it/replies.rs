@@ -199,7 +199,7 @@ async fn seen_before_a_break(front: ListenerConfig) {
     assert!(answer.status() == 200 && answer.end != End::Whole, "{answer:?}");
     assert_eq!(answer.text(), "half");
     let stage = Stage::start(vec![front], 1).await;
-    let request = Request::get("http://shop.example/").body(nothing()).unwrap();
+    let request = Request::get("http://shop.example/").body(nothing()).expect("a request");
     let mut body = stage.h2("front").await.send(request).await.expect("the head comes").into_body();
     let first = within("a piece", body.frame()).await.expect("a piece").expect("before the break").into_data();
     assert_eq!(first.expect("data"), "half");
