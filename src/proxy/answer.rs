@@ -5,8 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use http::header::{CONNECTION, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use super::config::ListenerConfig;
@@ -17,12 +17,13 @@ use super::pass::{self, Here, Way};
 use super::peer;
 use super::reply;
 use super::site::{Plan, Site};
+use super::torn;
 use super::trial::Trial;
 use super::tunnel;
 use super::upload::unwanted;
 use super::wire::Socket;
 use super::worker::{Counted, Worker};
-use crate::service::{Body, Cut, Error, Origin, Watch};
+use crate::service::{Body, Cut, Error, Origin};
 
 /// The field that marks answers which did not come from the upstream.
 pub(super) const MARK: HeaderName = HeaderName::from_static("x-pratfall");
@@ -43,7 +44,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Answers one request. Heads lie in boxes: to move them from one future to the next costs more.
     pub(super) async fn answer(self: Rc<Self>, mut request: Box<Request<Body>>) -> Result<Response<Body>, Error> {
-        let version = request.version();
+        let (version, head) = (request.version(), *request.method() == Method::HEAD);
         let busy = self.socket.begin();
         let plan = self.site.plan();
         let mut entry = self.site.listener.log.draw(plan.config(), &request);
@@ -72,7 +73,7 @@ impl Connection {
                 if let Some(entry) = &mut entry {
                     entry.because(&error);
                 }
-                match self.unanswered(&plan, error, version) {
+                match self.unanswered(&plan, error, version, head) {
                     Ok(mut response) => {
                         if let Some((loan, waits)) = upload.filter(|_| self.socket.has_more()) {
                             unwanted(loan.back(), waits, response.headers_mut());
@@ -92,7 +93,7 @@ impl Connection {
         response.body_mut().keep(busy);
         self.site.listener.say_goodbye(version, &mut response);
         if version == Version::HTTP_10 {
-            response.body_mut().watch(Torn(self.socket.clone()));
+            torn::mind(&mut response, &self.socket, plan.config().timeouts.body_stall.get());
         }
         if let Some(entry) = entry {
             entry.watch(&mut response);
@@ -101,7 +102,7 @@ impl Connection {
     }
 
     /// What becomes of a request that got no answer from the upstream.
-    fn unanswered(&self, plan: &Plan, error: Error, version: Version) -> Result<Response<Body>, Error> {
+    fn unanswered(&self, plan: &Plan, error: Error, version: Version, head: bool) -> Result<Response<Body>, Error> {
         let stats = self.site.stats();
         if let Error::Gone = error {
             // Nobody is there to read an answer.
@@ -116,7 +117,14 @@ impl Connection {
             return Err(error);
         }
         stats.proxy_error();
-        Ok(made_up(plan.config(), &error, version))
+        let mut answer = made_up(plan.config(), &error, version);
+        if head {
+            // RFC 9110, 9.3.2: the length of the content, and none of it; on HTTP/2 nobody else takes it away.
+            let length = answer.body().size_hint().exact().unwrap_or_default();
+            answer.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+            *answer.body_mut() = Body::empty();
+        }
+        Ok(answer)
     }
 
     fn here<'a>(&'a self, plan: &'a Plan, request: &Request<Body>, trials: &'a [Arc<Trial>]) -> Here<'a> {
@@ -222,16 +230,5 @@ fn status(error: &Error) -> StatusCode {
         Error::Stalled(_) => StatusCode::REQUEST_TIMEOUT,
         Error::NoRoute => StatusCode::NOT_FOUND,
         _ => StatusCode::BAD_GATEWAY,
-    }
-}
-
-/// A caller of HTTP/1.0 takes the end of the connection for the end of the body: only an RST tells it that this is torn.
-struct Torn(Socket);
-
-impl Watch for Torn {
-    fn end(&mut self, result: Result<(), &Error>) {
-        if result.is_err() {
-            self.0.reset();
-        }
     }
 }

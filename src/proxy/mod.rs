@@ -38,6 +38,7 @@ mod serve;
 mod sight;
 mod site;
 mod tls;
+mod torn;
 mod treated;
 pub mod trial;
 mod tunnel;

@@ -170,6 +170,15 @@ impl Socket {
         self.0.reset.store(true, Relaxed);
     }
 
+    /// While threatened, the connection's end is an RST whoever ends it, and be it the end of this process.
+    pub(super) fn threaten(&self, threatened: bool) {
+        self.0.reset.store(threatened, Relaxed);
+        if let Some(stream) = self.stream().as_ref() {
+            // A socket that is gone already needs no RST.
+            let _ = SockRef::from(stream).set_linger(threatened.then_some(Duration::ZERO));
+        }
+    }
+
     fn resets(&self) -> bool {
         self.0.reset.load(Relaxed)
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 use pratfall::proxy::ListenerConfig;
 use pratfall::proxy::config::Scheme;
 use pratfall::units::Span;
@@ -204,6 +204,35 @@ async fn seen_before_a_break(front: ListenerConfig) {
     let first = within("a piece", body.frame()).await.expect("a piece").expect("before the break").into_data();
     assert_eq!(first.expect("data"), "half");
     assert!(within("the break", body.frame()).await.expect("an end").is_err());
+}
+
+#[tokio::test]
+async fn a_slow_caller_of_http_1_0_gets_all_that_came_before_the_rst() {
+    const LONG: usize = 4 << 20;
+    let origin = Origin::scripted(move |mut visit| async move {
+        visit.request().await;
+        visit.wire.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n400000\r\n").await;
+        visit.wire.send(vec![b'a'; LONG]).await;
+    })
+    .await;
+    let stage = Stage::before(origin.address).await;
+    let mut caller = stage.front().await;
+    caller.send("GET / HTTP/1.0\r\n\r\n").await;
+    caller.head().await.expect("the head comes");
+    // By now the origin is gone, and most of it waits in the proxy and its sockets.
+    until("the origin is gone", || origin.seen().len() == 1).await;
+    assert_eq!(caller.exactly(LONG).await.len(), LONG);
+    assert!(matches!(caller.rest().await, (rest, End::Reset) if rest.is_empty()));
+}
+
+#[tokio::test]
+async fn an_answer_of_our_own_to_head_has_no_content_on_http2_either() {
+    let nowhere = { std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address") };
+    let stage = Stage::before(nowhere).await;
+    let request = Request::head("http://shop.example/").body(nothing()).expect("a request");
+    let answer = stage.h2("front").await.send(request).await.expect("an answer");
+    assert!(answer.status() == 502 && answer.headers().contains_key("content-length"), "{answer:?}");
+    assert!(answer.body().is_end_stream(), "nothing comes behind the head");
 }
 
 #[tokio::test]

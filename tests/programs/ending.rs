@@ -1,11 +1,12 @@
 //! How a serving process ends, and what it says about itself while it lives.
 
-use std::net::{Ipv4Addr, TcpStream};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use serde_json::Value;
 
 use crate::chain::{ARMED, Chain};
-use crate::support::{Nginx, SOON, ask, beside_others, hello_on, wait_for};
+use crate::support::{Home, Nginx, SOON, ask, beside_others, free_port, hello_on, wait_for};
 
 #[test]
 fn told_to_end_it_is_not_ready_at_once_and_serves_on_for_the_delay() {
@@ -57,6 +58,34 @@ fn an_idle_connection_holds_nothing_up_and_the_port_is_free_at_once() {
         hello_on(&mut idle).unwrap();
         serving.signal("TERM");
         serving.end(SOON).exits(0);
+    }
+}
+
+#[test]
+fn half_an_answer_to_http_1_0_ends_with_an_rst_even_if_it_is_the_process_that_ends() {
+    let _turn = beside_others();
+    for signal in ["TERM", "KILL"] {
+        let upstream = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let (home, front) = (Home::new(), free_port());
+        let listener = format!("bind: \"127.0.0.1:{front}\", upstream: \"http://{}\"", upstream.local_addr().unwrap());
+        let system =
+            format!("version: 1\nsystem: half\nlisteners: {{ front: {{ {listener} }} }}\ndrain: {{ grace: 100ms }}\n");
+        home.write("pratfall.yaml", &system);
+        let serving = home.start(&["serve"]);
+        let mut caller = wait_for("the proxy", SOON, || TcpStream::connect((Ipv4Addr::LOCALHOST, front)).ok());
+        caller.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+        let (mut asked, _) = upstream.accept().unwrap();
+        asked.read_exact(&mut [0; 16]).unwrap();
+        asked.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").unwrap();
+        let mut came = Vec::new();
+        while !came.ends_with(b"half") {
+            let mut byte = [0];
+            caller.read_exact(&mut byte).unwrap();
+            came.extend(byte);
+        }
+        serving.signal(signal);
+        let end = caller.read(&mut [0; 9]).map_err(|error| error.kind());
+        assert_eq!(end, Err(ErrorKind::ConnectionReset), "{signal}");
     }
 }
 
