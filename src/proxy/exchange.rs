@@ -77,20 +77,22 @@ impl Line {
     pub(super) async fn ask(&mut self, request: &Request<Body>, fields: usize) -> Result<Head, Failed> {
         // RFC 9110, 9.2.2: who loses the answer to these may ask for it again.
         let mut again = matches!(*request.method(), Method::GET | Method::HEAD);
-        if let Err((error, unsent)) = self.send(request).await {
-            return Err(Failed { error: Error::Ended(error), again: again || unsent });
-        }
-        let mut looked = 0;
+        let failed = |error, again| Failed { error: Error::Ended(error), again };
+        let whole = self.send(request).await.map_err(|(error, unsent)| failed(error, again || unsent))?;
+        let (mut looked, mut came) = (0, !whole);
         loop {
-            match poll_fn(|cx| self.poll_fill(cx)).await {
-                Ok(0) => return Err(Failed { error: Error::Ended(io::ErrorKind::UnexpectedEof.into()), again }),
-                Ok(_) => again = false,
-                Err(error) => return Err(Failed { error: Error::Ended(error), again }),
+            if !std::mem::take(&mut came) {
+                match poll_fn(|cx| self.poll_fill(cx)).await {
+                    Ok(0) => return Err(failed(io::ErrorKind::UnexpectedEof.into(), again)),
+                    Ok(_) => again = false,
+                    Err(error) => return Err(failed(error, again)),
+                }
             }
             while may_be_whole(&self.seen, looked) {
-                let Some(head) = head::take(&mut self.seen, request.method(), fields)? else { break };
+                let Some(mut head) = head::take(&mut self.seen, request.method(), fields)? else { break };
                 let status = head.response.status();
                 if !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS {
+                    head.keeps &= whole;
                     return Ok(head);
                 }
                 if let Some(hints) = request.extensions().get::<Hints>() {
@@ -105,20 +107,27 @@ impl Line {
         }
     }
 
-    /// Writes a head; where that fails, whether nothing of it went.
-    async fn send(&mut self, request: &Request<Body>) -> Result<(), (io::Error, bool)> {
+    /// Writes a head. Says whether all of it went, or the upstream began to answer before it took all; where it fails,
+    /// whether nothing went.
+    async fn send(&mut self, request: &Request<Body>) -> Result<bool, (io::Error, bool)> {
         let mut written = WRITTEN.take();
         written.clear();
         write(request, &mut written);
         let mut left = &written[..];
         let sent = poll_fn(|cx| {
             while !left.is_empty() {
-                match ready!(Pin::new(&mut self.stream).poll_write(cx, left))? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                    more => left = &left[more..],
+                match Pin::new(&mut self.stream).poll_write(cx, left)? {
+                    Poll::Ready(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    Poll::Ready(more) => left = &left[more..],
+                    Poll::Pending => {
+                        return match ready!(self.poll_fill(cx))? {
+                            0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
+                            _ => Poll::Ready(Ok(false)),
+                        };
+                    }
                 }
             }
-            Pin::new(&mut self.stream).poll_flush(cx)
+            Pin::new(&mut self.stream).poll_flush(cx).map_ok(|()| true)
         })
         .await;
         let unsent = left.len() == written.len();

@@ -160,8 +160,16 @@ impl Said {
         if status == StatusCode::SWITCHING_PROTOCOLS {
             self.keeps = false;
         }
-        let none = status.is_informational() || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if none || *method == Method::HEAD {
+        if status.is_informational() || status == StatusCode::NO_CONTENT {
+            return Ok(Framing::Length(0));
+        }
+        if self.odd && !self.coded {
+            let why = "the upstream told no length of its answer that makes sense";
+            hop::one_length(headers).map_err(|()| why)?;
+            self.length = headers.get(CONTENT_LENGTH).and_then(|one| hop::length(one.as_bytes()));
+            self.length.ok_or(why)?;
+        }
+        if *method == Method::HEAD || status == StatusCode::NOT_MODIFIED {
             return Ok(Framing::Length(0));
         }
         if self.coded {
@@ -172,12 +180,6 @@ impl Said {
             // sends a length beside it is not to be trusted with what comes next.
             self.keeps &= self.length.is_none() && !self.odd;
             return Ok(Framing::Chunks);
-        }
-        if self.odd {
-            let why = "the upstream told no length of its answer that makes sense";
-            hop::one_length(headers).map_err(|()| why)?;
-            self.length = headers.get(CONTENT_LENGTH).and_then(|one| hop::length(one.as_bytes()));
-            self.length.ok_or(why)?;
         }
         match self.length {
             Some(length) => Ok(Framing::Length(length)),

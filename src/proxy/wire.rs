@@ -43,8 +43,6 @@ struct Shared {
     head: AtomicU64,
     /// On HTTP/2 there is more to read than heads.
     shared: AtomicBool,
-    /// Whether the caller has not taken everything that was written last.
-    unwritten: AtomicBool,
     /// On HTTP/1: the body of the request under way is not read to its end.
     unread: AtomicBool,
     /// What was said between two messages did not fit: nothing more can be said.
@@ -61,7 +59,6 @@ impl Socket {
             clock,
             head: AtomicU64::new(0),
             shared: AtomicBool::new(false),
-            unwritten: AtomicBool::new(false),
             unread: AtomicBool::new(false),
             torn: AtomicBool::new(false),
             encrypted: AtomicBool::new(false),
@@ -108,22 +105,23 @@ impl Socket {
 
     /// Whether the caller has been given everything that there was to say.
     pub(super) fn has_said_all(&self) -> bool {
-        !self.0.unwritten.load(Relaxed) && !self.resets()
+        !self.0.quiet.has_unwritten() && !self.resets()
     }
 
     /// Whether everything that was written has left for the caller. What is still in the socket is lost with an RST.
     pub(super) fn has_let_all_go(&self) -> bool {
-        !self.0.unwritten.load(Relaxed) && self.stream().as_ref().is_none_or(is_empty)
+        !self.0.quiet.has_unwritten() && self.stream().as_ref().is_none_or(is_empty)
     }
 
     /// Whether the socket has taken everything that was written.
     pub(super) fn has_taken_all(&self) -> bool {
-        !self.0.unwritten.load(Relaxed)
+        !self.0.quiet.has_unwritten()
     }
 
-    /// Says something of our own between two messages, if it can be said at once and in the clear.
+    /// Says something of our own between two messages, if it can be said at once and in the clear: what finds nothing before
+    /// it in the socket fits in.
     pub(super) fn interject(&self, bytes: &[u8]) {
-        if self.0.encrypted.load(Relaxed) || !self.has_said_all() {
+        if self.0.encrypted.load(Relaxed) || self.resets() || !self.has_let_all_go() {
             return;
         }
         let stream = self.stream();
@@ -302,7 +300,7 @@ impl Wire {
         }
         let written = self.with(work);
         let whole = matches!(written, Poll::Ready(Ok(written)) if written == length);
-        self.socket.0.unwritten.store(!whole, Relaxed);
+        self.socket.0.quiet.wrote(whole);
         written
     }
 

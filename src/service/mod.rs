@@ -6,14 +6,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::clock::Coarse;
 
@@ -28,7 +28,7 @@ pub struct Body {
     inner: Inner,
     watch: Watchers,
     stall: Option<Stall>,
-    _busy: Option<Busy>,
+    busy: Option<Busy>,
 }
 
 /// A connection with an exchange under way, for as long as this lives.
@@ -41,12 +41,25 @@ pub struct Quiet {
     clock: Arc<Coarse>,
     busy: AtomicU32,
     since: AtomicU64,
+    /// What was written last has not all gone into the socket.
+    unwritten: AtomicBool,
 }
 
 impl Quiet {
     /// Nothing to do from now on.
     pub fn new(clock: Arc<Coarse>) -> Arc<Self> {
-        Arc::new(Self { busy: AtomicU32::new(0), since: AtomicU64::new(clock.nanos()), clock })
+        let (busy, since) = (AtomicU32::new(0), AtomicU64::new(clock.nanos()));
+        Arc::new(Self { busy, since, unwritten: AtomicBool::new(false), clock })
+    }
+
+    /// Something was written; whether all of it went into the socket.
+    pub fn wrote(&self, whole: bool) {
+        self.unwritten.store(!whole, Relaxed);
+    }
+
+    /// Whether what was written last has not all gone into the socket.
+    pub fn has_unwritten(&self) -> bool {
+        self.unwritten.load(Relaxed)
     }
 
     /// An exchange begins.
@@ -63,7 +76,7 @@ impl Quiet {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        let Quiet { clock, busy, since } = &*self.0;
+        let Quiet { clock, busy, since, .. } = &*self.0;
         let left = busy.load(Relaxed) - 1;
         busy.store(left, Relaxed);
         if left == 0 {
@@ -121,8 +134,7 @@ enum Inner {
     Incoming(Incoming),
     Streamed(Box<Streamed>),
     Read(FaultedBody),
-    /// It has broken off, which is told when it is asked for again: who writes what came before may let that go first.
-    Broken(Option<Error>),
+    Broken(Box<Broken>),
     Faulted(FaultedBody),
     /// Somebody else's, who takes it back where nobody has read of it.
     Lent(Rc<RefCell<Lent>>),
@@ -144,6 +156,28 @@ impl Streamed {
         let missing = self.incoming.size_hint().exact().is_some_and(|left| left > 0);
         let sent = || self.sent.as_ref().is_none_or(|sent| sent());
         self.incoming.is_end_stream() || !missing && !sent()
+    }
+}
+
+/// A body that has broken off, which is told when it is asked for again: what came before goes first. What hyper has not
+/// written by then, it throws away.
+struct Broken {
+    error: Option<Error>,
+    since: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+/// How often it is looked whether what came before a break is written.
+const LOOKS: Duration = Duration::from_millis(20);
+
+impl Broken {
+    fn poll(&mut self, waits: impl Fn(Duration) -> bool, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+        while waits(self.since.elapsed()) {
+            let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(LOOKS)));
+            ready!(timer.as_mut().poll(cx));
+            self.timer = None;
+        }
+        Poll::Ready(self.error.take())
     }
 }
 
@@ -268,7 +302,7 @@ impl Body {
 
     /// Keeps the connection busy for as long as the body lives.
     pub fn keep(&mut self, busy: Busy) {
-        self._busy = Some(busy);
+        self.busy = Some(busy);
     }
 
     /// Breaks the body off when nothing comes for so long.
@@ -283,7 +317,7 @@ impl Body {
 
 impl From<Inner> for Body {
     fn from(inner: Inner) -> Self {
-        Self { inner, watch: None, stall: None, _busy: None }
+        Self { inner, watch: None, stall: None, busy: None }
     }
 }
 
@@ -325,7 +359,12 @@ impl HttpBody for Body {
                 Poll::Ready(frame) => frame,
                 Poll::Pending => Some(Err(ready!(still(&mut this.stall, cx)))),
             },
-            Inner::Broken(error) => error.take().map(Err),
+            Inner::Broken(broken) => {
+                // Where nobody bounds a standstill, nobody waits.
+                let patience = this.stall.as_ref().map_or(Duration::ZERO, |stall| stall.after);
+                let unwritten = || this.busy.as_ref().is_some_and(|busy| busy.0.has_unwritten());
+                ready!(broken.poll(|since| since < patience && unwritten(), cx)).map(Err)
+            }
             Inner::Faulted(body) => ready!(body.as_mut().poll_frame(cx)),
             Inner::Lent(lent) => {
                 let mut lent = lent.borrow_mut();
@@ -339,7 +378,7 @@ impl HttpBody for Body {
         if let Inner::Incoming(_) | Inner::Streamed(_) | Inner::Read(_) = &this.inner
             && let Some(Err(error)) = frame
         {
-            this.inner = Inner::Broken(Some(error));
+            this.inner = Inner::Broken(Box::new(Broken { error: Some(error), since: Instant::now(), timer: None }));
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }

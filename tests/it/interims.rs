@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::support::h2::{nothing, whole};
 use crate::support::stage::target;
-use crate::support::{End, H2Origin, Origin, Stage, get, listener, ok};
+use crate::support::{End, H2Origin, Origin, Stage, get, listener, ok, until};
 
 const EXPECTING: &str = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-Continue\r\ncontent-length: 3\r\n\r\n";
 const HINTS: &[u8] = b"HTTP/1.1 103 Early Hints\r\nlink: </a>\r\nlink: </b>\r\nconnection: x-hop\r\nx-hop: 1\r\n\r\n";
@@ -199,6 +199,25 @@ async fn early_hints_are_for_nobody_who_cannot_read_them() {
     assert_eq!(answer.status(), 200);
     let answer = stage.call("usual").await.ask(get("/", "")).await;
     assert_eq!((answer.status(), answer.text().as_str()), (200, "real"), "the listener does not say `early_hints`");
+}
+
+#[tokio::test]
+async fn more_early_hints_than_the_caller_takes_are_dropped_and_the_answer_comes() {
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nlink: <{}>\r\n\r\n", "a".repeat(2000)).repeat(4000);
+    let origin =
+        Origin::replying(move |_| format!("{hint}HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nreal").into()).await;
+    let stage = Stage::start(vec![hinting(&origin)], 1).await;
+    let mut caller = stage.front().await;
+    caller.send(get("/", "")).await;
+    // Nobody reads until all of them have come and gone.
+    until("the answer is on its way", || stage.proxy.at(0).totals().answers.iter().sum::<u64>() == 1).await;
+    loop {
+        let mut answer = caller.head().await.expect("the answer comes");
+        if answer.status() == 200 {
+            caller.body(&mut answer).await;
+            return assert_eq!(answer.text(), "real");
+        }
+    }
 }
 
 #[tokio::test]

@@ -199,8 +199,8 @@ fn an_answer_is_what_hyper_makes_of_it_in_whatever_pieces_it_comes() {
         }
         if made.whole {
             prop_assert_eq!(&made, &theirs, "{}", answer.escape_ascii());
-        } else if usual {
-            // Of what is broken on purpose we may take less.
+        } else if usual && !head && theirs.head.as_ref().is_none_or(|(status, ..)| *status != 304) {
+            // Of what is broken on purpose we may take less, and of lengths where nothing comes: hyper does not read them.
             prop_assert!(!theirs.whole, "only hyper takes {}: {:?} {:?}", answer.escape_ascii(), theirs, made);
         }
         Ok(())

@@ -7,7 +7,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Frame};
 use pratfall::proxy::ListenerConfig;
 use pratfall::proxy::config::Scheme;
-use pratfall::units::Span;
+use pratfall::units::{ByteSize, Span};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpSocket;
 use tokio::sync::watch;
 
@@ -50,6 +51,8 @@ async fn a_head_that_makes_no_sense_is_no_answer() {
         ("GET", "content-length: 5\r\ncontent-length: 6\r\n"),
         ("HEAD", "content-length: 5\r\ncontent-length: 6\r\n"),
         ("HEAD", "content-length: five\r\ncontent-length: five\r\n"),
+        ("HEAD", "content-length: five\r\n"),
+        ("HEAD", "content-length: +5\r\n"),
     ] {
         let origin = Origin::answering(format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).await;
         let stage = Stage::before(origin.address).await;
@@ -207,7 +210,7 @@ async fn seen_before_a_break(front: ListenerConfig) {
 }
 
 #[tokio::test]
-async fn a_slow_caller_of_http_1_0_gets_all_that_came_before_the_rst() {
+async fn a_slow_caller_gets_all_that_came_before_the_break() {
     const LONG: usize = 4 << 20;
     let origin = Origin::scripted(move |mut visit| async move {
         visit.request().await;
@@ -215,14 +218,41 @@ async fn a_slow_caller_of_http_1_0_gets_all_that_came_before_the_rst() {
         visit.wire.send(vec![b'a'; LONG]).await;
     })
     .await;
-    let stage = Stage::before(origin.address).await;
-    let mut caller = stage.front().await;
-    caller.send("GET / HTTP/1.0\r\n\r\n").await;
-    caller.head().await.expect("the head comes");
-    // By now the origin is gone, and most of it waits in the proxy and its sockets.
-    until("the origin is gone", || origin.seen().len() == 1).await;
-    assert_eq!(caller.exactly(LONG).await.len(), LONG);
-    assert!(matches!(caller.rest().await, (rest, End::Reset) if rest.is_empty()));
+    for version in ["1.0", "1.1"] {
+        let stage = Stage::before(origin.address).await;
+        let mut caller = stage.front().await;
+        caller.send(format!("GET / HTTP/{version}\r\nhost: a\r\n\r\n")).await;
+        let mut answer = caller.head().await.expect("the head comes");
+        if version == "1.0" {
+            assert_eq!(caller.exactly(LONG).await.len(), LONG);
+            assert!(matches!(caller.rest().await, (rest, End::Reset) if rest.is_empty()));
+        } else {
+            caller.body(&mut answer).await;
+            assert_eq!((answer.body.len(), answer.end), (LONG, End::Fin));
+        }
+    }
+}
+
+#[tokio::test]
+async fn who_answers_before_the_head_is_written_is_heard() {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let origin = socket.listen(8).expect("it listens");
+    let mut front = listener("front", origin.local_addr().expect("an address"));
+    front.bounds.header_bytes = ByteSize::new(8 << 20);
+    let stage = Stage::start(vec![front], 1).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut caller = stage.front().await;
+        caller.send(get("/", &format!("x-long: {}\r\n", "a".repeat(7 << 20)))).await;
+        let (mut asked, _) = within("a connection of its own", origin.accept()).await.expect("it comes");
+        asked.write_all(b"HTTP/1.1 431 Too Large\r\ncontent-length: 2\r\n\r\nno").await.expect("there is room");
+        let mut answer = caller.head().await.expect("an answer");
+        caller.body(&mut answer).await;
+        assert_eq!((answer.status(), answer.text().as_str()), (431, "no"));
+        open.push(asked);
+    }
 }
 
 #[tokio::test]
