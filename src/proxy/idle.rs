@@ -55,11 +55,6 @@ impl<T: Reusable> Idle<T> {
         None
     }
 
-    /// Whether somebody waits.
-    pub(super) fn has_some(&self) -> bool {
-        !self.waiting.borrow().is_empty()
-    }
-
     pub(super) fn put(&self, one: T) {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= MOST {

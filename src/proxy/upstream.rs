@@ -195,7 +195,7 @@ impl Pool {
         if request.body().is_end_stream() && !upgrade && !self.keep_case {
             return self.on_a_line(timeouts, request).await;
         }
-        Box::pin(self.on_a_driven(timeouts, request, upgrade)).await
+        Box::pin(self.on_a_driven(timeouts, request, upgrade, None)).await
     }
 
     /// A request without a body, on HTTP/1.
@@ -206,8 +206,10 @@ impl Pool {
     ) -> Result<Box<Response<Body>>, Error> {
         let span = timeouts.response.get();
         let line = self.lines.take();
-        if line.is_none() && self.driven.has_some() {
-            return Box::pin(self.on_a_driven(timeouts, request, false)).await;
+        if line.is_none()
+            && let Some(driven) = self.driven.take()
+        {
+            return Box::pin(self.on_a_driven(timeouts, request, false, Some(driven))).await;
         }
         if let Some(mut line) = line {
             match self.watchdog.within(span, line.ask(&request, self.fields)).await {
@@ -260,17 +262,18 @@ impl Pool {
         }
     }
 
-    /// Any other request, on HTTP/1.
+    /// Any other request, on HTTP/1; or one that found no other connection than this.
     async fn on_a_driven(
         self: &Rc<Self>,
         timeouts: &Timeouts,
         mut request: Box<Request<Body>>,
         upgrade: bool,
+        found: Option<Driven>,
     ) -> Result<Box<Response<Body>>, Error> {
         if !request.body().is_end_stream() && hop::is_unannounced(&request) {
             announced(&mut request, timeouts).await?;
         }
-        let mut reused = self.driven.take();
+        let mut reused = found.or_else(|| self.driven.take());
         if reused.is_none()
             && let Some(line) = self.lines.take()
         {
