@@ -451,9 +451,13 @@ pub struct Unit {
 impl Unit {
     /// The head of the answer is there.
     pub fn head(&mut self, status: u16, grpc: Option<u8>) {
+        self.head_at(status, grpc, Instant::now());
+    }
+
+    fn head_at(&mut self, status: u16, grpc: Option<u8>, now: Instant) {
         self.status = Some(status);
         self.grpc = grpc;
-        self.recorder.flying.borrow_mut()[self.slot].head = Some(Instant::now());
+        self.recorder.flying.borrow_mut()[self.slot].head = Some(now);
     }
 
     /// The trailers brought a gRPC status.
@@ -463,9 +467,9 @@ impl Unit {
 
     /// The whole answer is there at once.
     pub fn whole(mut self, status: u16, grpc: Option<u8>) {
-        self.head(status, grpc);
-        let head = self.recorder.flying.borrow()[self.slot].head;
-        self.finish(End::Complete, head.unwrap_or_else(Instant::now));
+        let now = Instant::now();
+        self.head_at(status, grpc, now);
+        self.finish(End::Complete, now);
     }
 
     /// The exchange is over.

@@ -116,7 +116,8 @@ impl Again {
     }
 }
 
-fn may_be_sent_again(request: &Request<Body>) -> bool {
+/// RFC 9110, 9.2.2.
+pub(super) fn may_be_sent_again(request: &Request<Body>) -> bool {
     matches!(*request.method(), Method::GET | Method::HEAD) && request.body().is_end_stream()
 }
 

@@ -51,14 +51,11 @@ impl Mark {
     fn push(&self, line: &mut Vec<u8>) {
         match self {
             Self::Arm { token, arm, op } => {
-                line.extend_from_slice(&first_of(*token, *arm));
+                push_first(line, *token, letter(*arm));
                 push_op(line, *op);
             }
             Self::Own { token, index, intended } => {
-                line.extend_from_slice(NAME.as_bytes());
-                line.push(b'=');
-                push_hex(line, *token);
-                line.extend_from_slice(b".o.");
+                push_first(line, *token, b'o');
                 push_hex(line, *index);
                 line.push(b'.');
                 push_hex(line, *intended);
@@ -94,7 +91,12 @@ pub(super) struct Members {
 
 impl Members {
     pub(super) fn of(token: u64) -> Self {
-        Self { treatment: first_of(token, Arm::Treatment), control: first_of(token, Arm::Control) }
+        let first = |arm| {
+            let mut line = Vec::new();
+            push_first(&mut line, token, letter(arm));
+            line
+        };
+        Self { treatment: first(Arm::Treatment), control: first(Arm::Control) }
     }
 
     /// Puts a member first into the baggage. `false`, and nothing is changed, where there is no room.
@@ -107,14 +109,16 @@ impl Members {
     }
 }
 
-/// `pratfall=`, the token and the arm.
-fn first_of(token: u64, arm: Arm) -> Vec<u8> {
-    let mut line = Vec::with_capacity(LONGEST_MEMBER);
+fn letter(arm: Arm) -> u8 {
+    if arm == Arm::Treatment { b't' } else { b'c' }
+}
+
+/// `pratfall=`, the token and whose it is.
+fn push_first(line: &mut Vec<u8>, token: u64, whose: u8) {
     line.extend_from_slice(NAME.as_bytes());
     line.push(b'=');
-    push_hex(&mut line, token);
-    line.extend_from_slice(if arm == Arm::Treatment { b".t." } else { b".c." });
-    line
+    push_hex(line, token);
+    line.extend_from_slice(&[b'.', whose, b'.']);
 }
 
 fn push_op(line: &mut Vec<u8>, op: u128) {

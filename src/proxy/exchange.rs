@@ -13,20 +13,18 @@ use bytes::BytesMut;
 use futures_util::future::poll_fn;
 use http::header::TRANSFER_ENCODING;
 use http::uri::PathAndQuery;
-use http::{Method, Request, StatusCode};
+use http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
+use super::again::may_be_sent_again;
 use super::connect::Stream;
 use super::head::{self, Head};
 use super::interim::Hints;
 use crate::service::{Body, Error};
 
-/// A longer head is none: what hyper takes, too.
-const LONGEST: usize = 408 << 10;
-
 /// How much is read at once: at first, and after enough of it has come. A MiB in pieces of 64 KiB costs half as much again.
 const LEAST: usize = 8 << 10;
-const MOST: usize = 408 << 10;
+const MOST: usize = head::BYTES; // as hyper does
 
 /// A connection that is used for one exchange after the other.
 #[derive(Debug)]
@@ -76,7 +74,7 @@ impl Line {
     /// Sends the head of a request that has no body, and waits for the head of its answer.
     pub(super) async fn ask(&mut self, request: &Request<Body>, fields: usize) -> Result<Head, Failed> {
         // RFC 9110, 9.2.2: who loses the answer to these may ask for it again.
-        let mut again = matches!(*request.method(), Method::GET | Method::HEAD);
+        let mut again = may_be_sent_again(request);
         let failed = |error, again| Failed { error: Error::Ended(error), again };
         let whole = self.send(request).await.map_err(|(error, unsent)| failed(error, again || unsent))?;
         let (mut looked, mut came) = (0, !whole);
@@ -101,7 +99,7 @@ impl Line {
                 looked = 0;
             }
             looked = self.seen.len();
-            if looked > LONGEST {
+            if looked > head::BYTES {
                 return Err("the head of the upstream's answer does not end".into());
             }
         }

@@ -11,8 +11,10 @@ use hyper::ext::ReasonPhrase;
 use super::hop;
 use crate::service::Body;
 
-/// Fields of a head, where the listener's bounds do not allow more: what hyper takes.
+/// Fields and bytes of a head, where the listener's bounds do not allow more: what hyper takes, which up to so many fields
+/// needs no memory for them.
 pub const FIELDS: usize = 100;
+pub(super) const BYTES: usize = 8192 + 4096 * 100;
 
 /// The head of an answer, and what it says of the body behind it.
 #[derive(Debug)]
@@ -103,7 +105,7 @@ fn find(seen: &[u8], places: &mut [Place]) -> Result<Option<First>, &'static str
         Err(_) => return Err("the upstream's answer is not HTTP"),
     };
     let place = |part: &[u8]| {
-        let begin = (part.as_ptr().addr() - seen.as_ptr().addr()) as u32; // at most LONGEST
+        let begin = (part.as_ptr().addr() - seen.as_ptr().addr()) as u32; // at most BYTES, and a read
         (begin, begin + part.len() as u32)
     };
     for (found, line) in places.iter_mut().zip(&*answer.headers) {

@@ -20,6 +20,7 @@ use tokio_rustls::rustls::ServerConfig;
 use super::answer::Connection;
 use super::config::{BoundsConfig, ListenerConfig};
 use super::greet::{Greeting, greet};
+use super::head;
 use super::listen::Stats;
 use super::peer;
 use super::site::{Plan, Site};
@@ -34,10 +35,6 @@ const RESET_STREAMS: usize = 20;
 
 /// Resets that we may be made to send, for the same reason (RUSTSEC-2024-0003).
 const LOCAL_RESETS: usize = 1024;
-
-/// What hyper takes of a head unless it is told otherwise; up to so many fields it needs no memory for them.
-pub(super) const HYPERS_FIELDS: u32 = 100;
-const HYPERS_BYTES: usize = 8192 + 4096 * 100;
 
 /// Serves one connection to its end.
 pub(super) async fn serve(
@@ -123,11 +120,11 @@ where
             // each request, and none before the first byte.
             builder.header_read_timeout(None).preserve_header_case(config.keep_case);
             // Our own bounds are looked at later, and say who refused; hyper's must not be below them.
-            if config.bounds.headers > HYPERS_FIELDS {
+            if config.bounds.headers as usize > head::FIELDS {
                 builder.max_headers(config.bounds.headers as usize);
             }
             let most = (config.bounds.header_bytes.get() + config.bounds.target_bytes.get()) as usize;
-            if most > HYPERS_BYTES {
+            if most > head::BYTES {
                 builder.max_buf_size(most);
             }
             let mut serving = builder.serve_connection(TokioIo::new(io), service_fn(answer)).with_upgrades();

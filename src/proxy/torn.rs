@@ -9,13 +9,9 @@ use bytes::Bytes;
 use http::Response;
 use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
 
 use super::wire::Socket;
-use crate::service::{Body, Error};
-
-/// How often it is looked whether the caller has taken what came before the break.
-const LOOKS: Duration = Duration::from_millis(20);
+use crate::service::{Body, Broken, Error};
 
 /// Has the connection end with an RST unless the body comes to its end: even if it is this process that ends.
 pub(super) fn mind(response: &mut Response<Body>, socket: &Socket, patience: Duration) {
@@ -36,12 +32,6 @@ struct Minded {
     broken: Option<Broken>,
 }
 
-struct Broken {
-    error: Option<Error>,
-    since: Instant,
-    timer: Pin<Box<Sleep>>,
-}
-
 impl HttpBody for Minded {
     type Data = Bytes;
     type Error = Error;
@@ -50,17 +40,12 @@ impl HttpBody for Minded {
         let this = self.get_mut();
         loop {
             if let Some(broken) = &mut this.broken {
-                if this.socket.has_let_all_go() || broken.since.elapsed() > this.patience {
-                    return Poll::Ready(broken.error.take().map(Err));
-                }
-                ready!(broken.timer.as_mut().poll(cx));
-                broken.timer = Box::pin(sleep(LOOKS));
-                continue;
+                let waits = |since| since <= this.patience && !this.socket.has_let_all_go();
+                return broken.poll(waits, cx).map(|error| error.map(Err));
             }
             let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
             if let Some(Err(error)) = frame {
-                let (since, timer) = (Instant::now(), Box::pin(sleep(Duration::ZERO)));
-                this.broken = Some(Broken { error: Some(error), since, timer });
+                this.broken = Some(Broken::new(error));
                 continue;
             }
             if frame.is_none() || this.body.is_end_stream() {

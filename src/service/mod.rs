@@ -161,7 +161,8 @@ impl Streamed {
 
 /// A body that has broken off, which is told when it is asked for again: what came before goes first. What hyper has not
 /// written by then, it throws away.
-struct Broken {
+#[derive(Debug)]
+pub struct Broken {
     error: Option<Error>,
     since: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -171,7 +172,13 @@ struct Broken {
 const LOOKS: Duration = Duration::from_millis(20);
 
 impl Broken {
-    fn poll(&mut self, waits: impl Fn(Duration) -> bool, cx: &mut Context<'_>) -> Poll<Option<Error>> {
+    /// It broke off now.
+    pub fn new(error: Error) -> Self {
+        Self { error: Some(error), since: Instant::now(), timer: None }
+    }
+
+    /// The error, told once, when nobody waits any more; `waits` is asked now and then, with the time since the break.
+    pub fn poll(&mut self, waits: impl Fn(Duration) -> bool, cx: &mut Context<'_>) -> Poll<Option<Error>> {
         while waits(self.since.elapsed()) {
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(LOOKS)));
             ready!(timer.as_mut().poll(cx));
@@ -378,7 +385,7 @@ impl HttpBody for Body {
         if let Inner::Incoming(_) | Inner::Streamed(_) | Inner::Read(_) = &this.inner
             && let Some(Err(error)) = frame
         {
-            this.inner = Inner::Broken(Box::new(Broken { error: Some(error), since: Instant::now(), timer: None }));
+            this.inner = Inner::Broken(Box::new(Broken::new(error)));
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
