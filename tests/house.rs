@@ -97,3 +97,16 @@ fn every_file_says_what_it_is_for_and_is_short_enough_to_be_read() {
     }
     assert!(wrong.is_empty(), "each begins with `//!`, none has more than {LONGEST} lines\n{}", wrong.join("\n"));
 }
+
+#[test]
+fn unsafe_code_stands_where_its_proof_was_read_and_nowhere_else() {
+    const PROVED: [&str; 1] = ["src/app/pages.rs"];
+    let [code, proof] = [r"\bunsafe_code\b|\bunsafe\s*(\{|fn|impl|extern)", r"// SAFETY: [^{]*\n\s*unsafe \{"].map(regex);
+    for (path, text) in ["src", "benches"].into_iter().flat_map(files) {
+        let name = path.to_string_lossy();
+        let here = code.find_iter(&text).filter(|found| found.as_str().starts_with("unsafe_code")).count();
+        let all = code.find_iter(&text).count() - here;
+        assert!(all + here == 0 || PROVED.contains(&&*name), "{name} has unsafe code");
+        assert_eq!(all, proof.find_iter(&text).count(), "{name}: each with its proof");
+    }
+}

@@ -1,5 +1,6 @@
 //! From a system file to something that serves: the only place that knows all rooms.
 
+mod pages;
 mod reload;
 mod source;
 
@@ -123,6 +124,7 @@ impl App {
         let doors = app.open_doors(&system, &folder).await;
         app.disarm_if_it_must_be();
         let reloading = Reloading::begin(&app, source, system, seen);
+        pages::give_back();
         Ok((app, doors, reloading))
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{App, Source, listeners, unserved, unserved_elsewhere};
+use super::{App, Source, listeners, pages, unserved, unserved_elsewhere};
 use crate::admin::{Reloaded, Standing};
 use crate::config::{Drain, System};
 use crate::lab::Control;
@@ -102,6 +102,7 @@ impl Reloader {
             Err(why) => tracing::error!("the system file is not taken up, the one before is served:\n{why}"),
         }
         self.standing.count(&reloaded);
+        pages::give_back();
         reloaded
     }
 
