@@ -101,7 +101,8 @@ fn every_file_says_what_it_is_for_and_is_short_enough_to_be_read() {
 #[test]
 fn unsafe_code_stands_where_its_proof_was_read_and_nowhere_else() {
     const PROVED: [&str; 1] = ["src/app/pages.rs"];
-    let [code, proof] = [r"\bunsafe_code\b|\bunsafe\s*(\{|fn|impl|extern)", r"// SAFETY: [^{]*\n\s*unsafe \{"].map(regex);
+    let [code, proof] =
+        [r"\bunsafe_code\b|\bunsafe\s*(\{|fn|impl|extern)", r"// SAFETY: [^{]*\n\s*unsafe \{"].map(regex);
     for (path, text) in ["src", "benches"].into_iter().flat_map(files) {
         let name = path.to_string_lossy();
         let here = code.find_iter(&text).filter(|found| found.as_str().starts_with("unsafe_code")).count();

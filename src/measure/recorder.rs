@@ -373,10 +373,12 @@ impl Recorder {
         self.feed.send(batch).is_ok()
     }
 
-    fn settle(&self, slot: usize, mut outcome: Outcome, now: Instant) {
+    fn settle(&self, slot: usize, status: Option<u16>, grpc: Option<u8>, end: End, at_once: bool) {
         let mut flying = self.flying.borrow_mut().remove(slot);
-        outcome.total = now.saturating_duration_since(flying.start);
-        outcome.head = flying.head.map(|head| head.saturating_duration_since(flying.start));
+        let now = Instant::now();
+        let total = now.saturating_duration_since(flying.start);
+        let head = flying.head.map(|head| head.saturating_duration_since(flying.start));
+        let outcome = Outcome { status, grpc, end, head: head.or(at_once.then_some(total)), total };
         for (index, rule) in self.rules.iter().enumerate() {
             if flying.decided & (1 << index) == 0
                 && let Some(bad) = rule.judge(&outcome)
@@ -451,13 +453,8 @@ pub struct Unit {
 impl Unit {
     /// The head of the answer is there.
     pub fn head(&mut self, status: u16, grpc: Option<u8>) {
-        self.head_at(status, grpc, Instant::now());
-    }
-
-    fn head_at(&mut self, status: u16, grpc: Option<u8>, now: Instant) {
-        self.status = Some(status);
-        self.grpc = grpc;
-        self.recorder.flying.borrow_mut()[self.slot].head = Some(now);
+        (self.status, self.grpc) = (Some(status), grpc);
+        self.recorder.flying.borrow_mut()[self.slot].head = Some(Instant::now());
     }
 
     /// The trailers brought a gRPC status.
@@ -467,27 +464,27 @@ impl Unit {
 
     /// The whole answer is there at once.
     pub fn whole(mut self, status: u16, grpc: Option<u8>) {
-        let now = Instant::now();
-        self.head_at(status, grpc, now);
-        self.finish(End::Complete, now);
+        (self.status, self.grpc) = (Some(status), grpc);
+        self.finish(End::Complete, true);
     }
 
     /// The exchange is over.
     pub fn settle(mut self, end: End) {
-        self.finish(end, Instant::now());
+        self.finish(end, false);
     }
 
-    fn finish(&mut self, end: End, now: Instant) {
+    /// Settles it; its head has come just now with all the rest, or before.
+    fn finish(&mut self, end: End, at_once: bool) {
         self.settled = true;
-        let outcome = Outcome { status: self.status, grpc: self.grpc, end, head: None, total: Duration::ZERO };
-        self.recorder.settle(self.slot, outcome, now);
+        let Self { slot, status, grpc, .. } = *self;
+        self.recorder.settle(slot, status, grpc, end, at_once);
     }
 }
 
 impl Drop for Unit {
     fn drop(&mut self) {
         if !self.settled {
-            self.finish(End::GaveUp, Instant::now());
+            self.finish(End::GaveUp, false);
         }
     }
 }

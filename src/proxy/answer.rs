@@ -10,6 +10,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body as _;
 
 use super::config::ListenerConfig;
+use super::context::Member;
 use super::hop::{self, Seen};
 use super::interim::Interim;
 use super::meet::{self, Meeting};
@@ -58,10 +59,11 @@ impl Connection {
             Ok(seen) => {
                 // Through the runs that are live, if any are; else straight to the upstream.
                 let live = self.site.listener.live.load(Ordering::Relaxed) > 0;
-                let Way { meeting, watched } = if live { self.way(&plan, &mut request) } else { Way::default() };
+                let Way { meeting, watched, member } =
+                    if live { self.way(&plan, &mut request) } else { Way::default() };
                 let mut result = match meeting {
                     Some(meeting) => Box::pin(self.meet(&plan, meeting, *request, seen)).await.map(Box::new),
-                    None => self.forward(&plan, request, seen).await,
+                    None => self.forward(&plan, request, seen, member.as_ref()).await,
                 };
                 watched.settle(result.as_mut().map(Box::as_mut).map_err(|error| &*error), version);
                 result
@@ -153,22 +155,26 @@ impl Connection {
         let (connection, onward) = (self.clone(), plan.clone());
         let next: pass::Next = Rc::new(move |request| {
             let (connection, plan) = (connection.clone(), onward.clone());
-            Box::pin(async move { connection.forward(&plan, Box::new(request), seen).await.map(|response| *response) })
+            Box::pin(
+                async move { connection.forward(&plan, Box::new(request), seen, None).await.map(|response| *response) },
+            )
         });
         meet::meet(&self.here(plan, &request, &[]), meeting, request, next).await
     }
 
-    /// Sends a request on, and brings the answer back.
+    /// Sends a request on, with baggage that is not among its fields, and brings the answer back.
     async fn forward(
         self: &Rc<Self>,
         plan: &Plan,
         mut request: Box<Request<Body>>,
         seen: Seen,
+        member: Option<&Member>,
     ) -> Result<Box<Response<Body>>, Error> {
         let config = plan.config();
         let pool = plan.pool(&request).ok_or(Error::NoRoute)?;
         hop::name(&mut request, &config.host, &pool.host, seen)?;
         if seen.upgrade {
+            Member::join(member, request.headers_mut());
             return Box::pin(tunnel::upgrade(self, pool, config, request)).await;
         }
         if seen.lengths {
@@ -185,7 +191,7 @@ impl Connection {
         if let Some(interim) = interim.as_ref().filter(|_| expects) {
             interim.expect(&mut request, config.timeouts.body_stall.get());
         }
-        let mut response = pool.send(&config.timeouts, request, false).await?;
+        let mut response = pool.send(&config.timeouts, request, false, member).await?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::Unasked);
         }

@@ -13,7 +13,7 @@ use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::brought::{Brought, Id, MOST_IDS, Space};
-use super::context::Mark;
+use super::context::{Mark, Member};
 use super::trial::Trial;
 use crate::experiment::Carry;
 use crate::measure::{Arm, Note};
@@ -140,28 +140,35 @@ pub(super) fn ids(trial: &Trial, brought: &Brought<'_>, (drawn, key): (&[u8], u6
 }
 
 /// At the slice: sees to it that the calls of a request can be told. `Err` where they cannot, so that it is in no arm.
+///
+/// What goes up as its baggage is given back where the request has none, and meets nothing of the run's here that might
+/// look at it; else it is among the fields.
 pub(super) fn send(
     trial: &Trial,
     headers: &mut HeaderMap,
     (arm, op): (Arm, u128),
     ids: [Option<Carrying>; MOST_IDS],
-    external: bool,
+    (external, baggage): (bool, bool),
     now: Instant,
-) -> Result<(), Note> {
+) -> Result<Option<Member>, Note> {
     let carry = &trial.experiment.slice.carry;
     let taking_part = arm != Arm::Bystander;
     let writing = writes(carry) && !external;
-    if taking_part && writing && !trial.members.write(headers, arm, op) {
+    let here_too = trial.inject_at == trial.slice_at;
+    let mut member = (taking_part && writing).then(|| trial.members.member(arm, op));
+    if let Some(among) = member.take_if(|_| baggage || here_too)
+        && !among.put(headers)
+    {
         return Err(Note::NoRoom);
     }
-    let mut carried = trial.inject_at == trial.slice_at || writing;
+    let mut carried = here_too || writing;
     for id in ids.into_iter().flatten() {
         carried = true;
         if taking_part || !id.drawn {
             trial.memory.remember(id.hash, arm, op, now);
         }
     }
-    if carried { Ok(()) } else { Err(Note::NoId) }
+    if carried { Ok(member) } else { Err(Note::NoId) }
 }
 
 /// At the fault: whose call it is.

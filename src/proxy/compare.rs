@@ -23,7 +23,7 @@ pub(super) fn measured(here: &Here<'_>, trial: &Arc<Trial>, own: Option<Duration
     let start = own.map_or(now, |intended| trial.epoch + intended);
     let patience = here.config.timeouts.response.get();
     let unit = recorder.begin(Arrival { arm: Arm::Treatment, mark: phase, now, start, patience, key: 0, op: 0 });
-    Some(Part { arm: Arm::Bystander, op: 0, recorder, unit })
+    Some(Part { arm: Arm::Bystander, op: 0, recorder, unit, member: None })
 }
 
 /// Where the fault waits: a call that was drawn, in inject.
@@ -40,11 +40,11 @@ pub(super) fn drawn(here: &Here<'_>, trial: &Arc<Trial>, request: &Request<Body>
         return None;
     };
     let phase = trial.phase().phase;
-    let treated = trial.arm(&drawn) == Arm::Treatment;
+    let key = trial.key(&drawn);
+    let treated = trial.arm(key) == Arm::Treatment;
     if phase == Phase::Inject && trial.experiment.inject.matches.matches(request, Some(here.caller)) {
         recorder.note(if treated { Note::CarriedTreatment } else { Note::CarriedControl });
     }
-    let key = trial.keys.bits(&drawn);
     let joined = key::join(trial, key, here, &brought, None, count);
     let op = key::number(here, key, joined, count, phase);
     treated.then_some((recorder, Arm::Treatment, op))

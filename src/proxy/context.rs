@@ -4,7 +4,7 @@
 //! the one that is lost when a service keeps only so many (decisions.md 3.1).
 
 use bytes::Bytes;
-use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::measure::Arm;
 
@@ -42,23 +42,18 @@ pub enum Mark {
 impl Mark {
     /// The whole member.
     pub fn member(&self) -> String {
-        let mut line = Vec::with_capacity(LONGEST_MEMBER);
-        self.push(&mut line);
-        String::from_utf8(line).expect("digits, points and our name")
+        String::from_utf8_lossy(self.written().text()).into_owned()
     }
 
-    /// Adds the whole member to a line. By hand: every enrolled request pays for it, and `format!` costs eight times as much.
-    fn push(&self, line: &mut Vec<u8>) {
+    fn written(&self) -> Member {
         match self {
-            Self::Arm { token, arm, op } => {
-                push_first(line, *token, letter(*arm));
-                push_op(line, *op);
-            }
+            Self::Arm { token, arm, op } => Member::first(*token, letter(*arm)).of(*op),
             Self::Own { token, index, intended } => {
-                push_first(line, *token, b'o');
-                push_hex(line, *index);
-                line.push(b'.');
-                push_hex(line, *intended);
+                let mut member = Member::first(*token, b'o');
+                member.push_hex(*index);
+                member.push(b".");
+                member.push_hex(*intended);
+                member
             }
         }
     }
@@ -85,27 +80,18 @@ impl Mark {
 /// The members that a run writes: all of them begin alike.
 #[derive(Debug)]
 pub(super) struct Members {
-    treatment: Vec<u8>,
-    control: Vec<u8>,
+    treatment: Member,
+    control: Member,
 }
 
 impl Members {
     pub(super) fn of(token: u64) -> Self {
-        let first = |arm| {
-            let mut line = Vec::new();
-            push_first(&mut line, token, letter(arm));
-            line
-        };
+        let first = |arm| Member::first(token, letter(arm));
         Self { treatment: first(Arm::Treatment), control: first(Arm::Control) }
     }
 
-    /// Puts a member first into the baggage. `false`, and nothing is changed, where there is no room.
-    pub(super) fn write(&self, headers: &mut HeaderMap, arm: Arm, op: u128) -> bool {
-        let first = if arm == Arm::Treatment { &self.treatment } else { &self.control };
-        put(headers, |line| {
-            line.extend_from_slice(first);
-            push_op(line, op);
-        })
+    pub(super) fn member(&self, arm: Arm, op: u128) -> Member {
+        if arm == Arm::Treatment { self.treatment.of(op) } else { self.control.of(op) }
     }
 }
 
@@ -113,36 +99,108 @@ fn letter(arm: Arm) -> u8 {
     if arm == Arm::Treatment { b't' } else { b'c' }
 }
 
-/// `pratfall=`, the token and whose it is.
-fn push_first(line: &mut Vec<u8>, token: u64, whose: u8) {
-    line.extend_from_slice(NAME.as_bytes());
-    line.push(b'=');
-    push_hex(line, token);
-    line.extend_from_slice(&[b'.', whose, b'.']);
+/// A member as it is written, by hand: every enrolled request pays for it, and `format!` costs eight times as much.
+///
+/// Where a request has no other baggage it need not go among the fields: one more of them costs as much as all else that
+/// is done for a request in a control arm.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    /// A line of a head, as far as it is written.
+    line: [u8; LONGEST_LINE],
+    length: usize,
 }
 
-fn push_op(line: &mut Vec<u8>, op: u128) {
-    let (high, low) = ((op >> 64) as u64, op as u64);
-    if high > 0 {
-        push_hex(line, high);
-        push_digits(line, low, 16);
-    } else {
-        push_hex(line, low);
-    }
-}
+/// How the line begins.
+const FIELD: &[u8] = b"baggage: ";
 
 /// `pratfall=`, a token, an arm and an operation.
 const LONGEST_MEMBER: usize = 9 + 16 + 3 + 32;
 
-fn push_hex(line: &mut Vec<u8>, number: u64) {
-    push_digits(line, number, (64 - number.leading_zeros()).div_ceil(4).max(1));
-}
+/// With its end, and room for the digits that [`Member::push_digits`] writes over.
+const LONGEST_LINE: usize = FIELD.len() + LONGEST_MEMBER + 16;
 
-fn push_digits(line: &mut Vec<u8>, number: u64, digits: u32) {
-    let mut text = [0; 16];
-    text[..8].copy_from_slice(&eight_digits((number >> 32) as u32));
-    text[8..].copy_from_slice(&eight_digits(number as u32));
-    line.extend_from_slice(&text[16 - digits as usize..]);
+impl Member {
+    /// `pratfall=`, the token and whose it is.
+    fn first(token: u64, whose: u8) -> Self {
+        let mut member = Self { line: [0; LONGEST_LINE], length: 0 };
+        member.push(FIELD);
+        member.push(NAME.as_bytes());
+        member.push(b"=");
+        member.push_hex(token);
+        member.push(&[b'.', whose, b'.']);
+        member
+    }
+
+    fn of(mut self, op: u128) -> Self {
+        let (high, low) = ((op >> 64) as u64, op as u64);
+        if high > 0 {
+            self.push_hex(high);
+            self.push_digits(low, 16);
+        } else {
+            self.push_hex(low);
+        }
+        self
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.line[FIELD.len()..self.length]
+    }
+
+    /// Puts it among the fields after all, where there is one.
+    pub(super) fn join(member: Option<&Self>, headers: &mut HeaderMap) {
+        // Alone it has room.
+        let _ = member.is_none_or(|member| member.put(headers));
+    }
+
+    /// The whole line of a head, without its end.
+    pub(super) fn line(&self) -> &[u8] {
+        &self.line[..self.length]
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        self.line[self.length..self.length + bytes.len()].copy_from_slice(bytes);
+        self.length += bytes.len();
+    }
+
+    fn push_hex(&mut self, number: u64) {
+        self.push_digits(number, (64 - number.leading_zeros()).div_ceil(4).max(1));
+    }
+
+    /// The last so many digits. Sixteen are written whatever is asked for, and what follows goes over the rest: to copy as
+    /// many as are needed costs more.
+    fn push_digits(&mut self, number: u64, digits: u32) {
+        let number = number << (64 - 4 * digits);
+        let digits_of = |half: u64| eight_digits(half as u32);
+        self.line[self.length..self.length + 8].copy_from_slice(&digits_of(number >> 32));
+        self.line[self.length + 8..self.length + 16].copy_from_slice(&digits_of(number));
+        self.length += digits as usize;
+    }
+
+    /// Puts it first into the baggage, into one line with all other members. `false`, and nothing is changed, where there is
+    /// no room.
+    pub(super) fn put(&self, headers: &mut HeaderMap) -> bool {
+        strip(headers);
+        let all = headers.get_all(BAGGAGE);
+        let others: usize = all.iter().map(|others| others.len() + 1).sum();
+        let mut line = Vec::with_capacity(self.text().len() + others);
+        line.extend_from_slice(self.text());
+        let mut count = 1;
+        for others in all {
+            line.push(b',');
+            line.extend_from_slice(others.as_bytes());
+            count += others.as_bytes().split(|byte| *byte == b',').count();
+        }
+        if count > MOST_MEMBERS || line.len() > MOST_BYTES {
+            return false;
+        }
+        match HeaderValue::from_maybe_shared(Bytes::from(line)) {
+            Ok(line) => {
+                headers.insert(BAGGAGE, line);
+                true
+            }
+            Err(_) => false,
+        }
+    }
 }
 
 /// All digits at once, each in a byte of its own.
@@ -214,39 +272,7 @@ fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
 
 /// Puts our member first, into one line with all others. `false`, and nothing is changed, where there is no room.
 pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
-    put(headers, |line| mark.push(line))
-}
-
-fn put(headers: &mut HeaderMap, push: impl Fn(&mut Vec<u8>)) -> bool {
-    if let Entry::Vacant(alone) = headers.entry(BAGGAGE) {
-        let mut line = Vec::with_capacity(LONGEST_MEMBER);
-        push(&mut line);
-        return HeaderValue::from_maybe_shared(Bytes::from(line)).is_ok_and(|line| {
-            alone.insert(line);
-            true
-        });
-    }
-    strip(headers);
-    let all = headers.get_all(BAGGAGE);
-    let others: usize = all.iter().map(|others| others.len() + 1).sum();
-    let mut line = Vec::with_capacity(LONGEST_MEMBER + others);
-    push(&mut line);
-    let mut count = 1;
-    for others in all {
-        line.push(b',');
-        line.extend_from_slice(others.as_bytes());
-        count += others.as_bytes().split(|byte| *byte == b',').count();
-    }
-    if count > MOST_MEMBERS || line.len() > MOST_BYTES {
-        return false;
-    }
-    match HeaderValue::from_maybe_shared(Bytes::from(line)) {
-        Ok(line) => {
-            headers.insert(BAGGAGE, line);
-            true
-        }
-        Err(_) => false,
-    }
+    mark.written().put(headers)
 }
 
 #[cfg(test)]
@@ -290,10 +316,13 @@ mod tests {
     #[test]
     fn digits_are_those_of_everybody() {
         for number in [0, 9, 10, 0xf, 0x9a, 0x0123_4567_89ab_cdef, u64::MAX, 0xfedc_ba98_7654_3210, 1 << 63] {
-            let (mut short, mut long) = (Vec::new(), Vec::new());
-            push_hex(&mut short, number);
-            push_digits(&mut long, number, 16);
-            assert_eq!((short, long), (format!("{number:x}").into_bytes(), format!("{number:016x}").into_bytes()));
+            let [mut short, mut long] = [Member { line: [0; LONGEST_LINE], length: FIELD.len() }; 2];
+            short.push_hex(number);
+            long.push_digits(number, 16);
+            assert_eq!(
+                (short.text(), long.text()),
+                (format!("{number:x}").as_bytes(), format!("{number:016x}").as_bytes())
+            );
         }
     }
 

@@ -18,6 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use super::again::may_be_sent_again;
 use super::connect::Stream;
+use super::context::Member;
 use super::head::{self, Head};
 use super::interim::Hints;
 use crate::service::{Body, Error};
@@ -71,12 +72,18 @@ impl Line {
         self.room = LEAST;
     }
 
-    /// Sends the head of a request that has no body, and waits for the head of its answer.
-    pub(super) async fn ask(&mut self, request: &Request<Body>, fields: usize) -> Result<Head, Failed> {
+    /// Sends the head of a request that has no body, with baggage that is not among its fields, and waits for the head of its
+    /// answer.
+    pub(super) async fn ask(
+        &mut self,
+        request: &Request<Body>,
+        member: Option<&Member>,
+        fields: usize,
+    ) -> Result<Head, Failed> {
         // RFC 9110, 9.2.2: who loses the answer to these may ask for it again.
         let mut again = may_be_sent_again(request);
         let failed = |error, again| Failed { error: Error::Ended(error), again };
-        let whole = self.send(request).await.map_err(|(error, unsent)| failed(error, again || unsent))?;
+        let whole = self.send(request, member).await.map_err(|(error, unsent)| failed(error, again || unsent))?;
         let (mut looked, mut came) = (0, !whole);
         loop {
             if !std::mem::take(&mut came) {
@@ -107,10 +114,10 @@ impl Line {
 
     /// Writes a head. Says whether all of it went, or the upstream began to answer before it took all; where it fails,
     /// whether nothing went.
-    async fn send(&mut self, request: &Request<Body>) -> Result<bool, (io::Error, bool)> {
+    async fn send(&mut self, request: &Request<Body>, member: Option<&Member>) -> Result<bool, (io::Error, bool)> {
         let mut written = WRITTEN.take();
         written.clear();
-        write(request, &mut written);
+        write(request, member, &mut written);
         let mut left = &written[..];
         let sent = poll_fn(|cx| {
             while !left.is_empty() {
@@ -154,7 +161,7 @@ thread_local! {
     static WRITTEN: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-fn write(request: &Request<Body>, to: &mut Vec<u8>) {
+fn write(request: &Request<Body>, member: Option<&Member>, to: &mut Vec<u8>) {
     let target = request.uri().path_and_query().map_or("/", PathAndQuery::as_str);
     // A whole URI may have a query and no path.
     let slash = if target.starts_with('?') { "/" } else { "" };
@@ -168,6 +175,10 @@ fn write(request: &Request<Body>, to: &mut Vec<u8>) {
                 to.extend_from_slice(part);
             }
         }
+    }
+    if let Some(member) = member {
+        to.extend_from_slice(member.line());
+        to.extend_from_slice(b"\r\n");
     }
     to.extend_from_slice(b"\r\n");
 }

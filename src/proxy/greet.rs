@@ -77,7 +77,7 @@ fn chosen<'f>(
         By::ClientIp => caller.to_string().into_bytes(),
         _ => key::alone(&connection.worker).to_vec(),
     };
-    if !slice.matches.matches(&Request::new(()), Some(caller)) || trial.arm(&key) != Arm::Treatment {
+    if !slice.matches.matches(&Request::new(()), Some(caller)) || trial.arm(trial.key(&key)) != Arm::Treatment {
         return None;
     }
     let secure = plan.setup.tls.server.is_some();
@@ -106,7 +106,7 @@ fn allowed(trial: &Trial, caller: IpAddr, key: &[u8], recorder: &crate::measure:
     if trial.limits.protect.iter().any(|route| route.at == inject.at) {
         return Err(Note::SparedProtected);
     }
-    let op = u128::from(trial.keys.bits(key)) << 64 | Phase::Inject as u128;
+    let op = u128::from(trial.key(key)) << 64 | Phase::Inject as u128;
     let call = trial.chance.bits("call", b"a connection");
     let draw = meet::drawn(trial, recorder, op, call)?;
     meet::allowed(trial, caller)?;

@@ -75,7 +75,7 @@ pub(super) fn join(
     if *by == trial.experiment.slice.by {
         return Some(key);
     }
-    of(by, here, brought, own, number).map(|joined| trial.keys.bits(&joined))
+    of(by, here, brought, own, number).map(|joined| trial.key(&joined))
 }
 
 /// The number of an operation, by the hash of its key and of what joins it with others.

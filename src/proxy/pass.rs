@@ -14,7 +14,7 @@ use super::brought::Brought;
 use super::carry::{self, Told};
 use super::compare;
 use super::config::ListenerConfig;
-use super::context::{self, Mark};
+use super::context::{self, Mark, Member};
 use super::key;
 use super::meet::{Meeting, meet};
 use super::observe;
@@ -52,7 +52,8 @@ impl std::fmt::Debug for Here<'_> {
 
 /// Takes a request through the runs that are live.
 pub async fn pass(here: &Here<'_>, mut request: Request<Body>, next: Next) -> Result<Response<Body>, Error> {
-    let (version, Way { meeting, watched }) = (request.version(), way(here, &mut request));
+    let (version, Way { meeting, watched, member }) = (request.version(), way(here, &mut request));
+    Member::join(member.as_ref(), request.headers_mut());
     let mut result = match meeting {
         Some(meeting) => meet(here, meeting, request, next).await,
         None => next(request).await,
@@ -67,6 +68,8 @@ pub(super) struct Way {
     /// The fault that it may meet.
     pub(super) meeting: Option<Meeting>,
     pub(super) watched: Watched,
+    /// What goes up as its baggage, where that is not among its fields.
+    pub(super) member: Option<Member>,
 }
 
 /// Who looks after a request until its answer is there.
@@ -91,32 +94,33 @@ pub(super) fn way(here: &Here<'_>, request: &mut Request<Body>) -> Way {
     let index = here.listener;
     let baggage = context::is_there(request.headers());
     let mark = baggage.then(|| context::read(request.headers())).flatten();
-    let mut sights: Vec<Sight> = here.trials.iter().filter_map(|trial| seen(here, trial, mark, request)).collect();
+    let mut sights = Vec::new();
+    for trial in here.trials.iter().filter(|trial| trial.looks_everywhere()) {
+        sights.extend(seen(here, trial, mark, request));
+    }
     if let Some(trial) = here.trials.iter().find(|trial| trial.slice_at == index) {
         // Who carries nothing may stand between the two listeners of another run.
         let ours = carry::writes(&trial.experiment.slice.carry) || !here.config.trust_baggage || here.config.external;
         if baggage && ours {
             context::strip(request.headers_mut());
         }
-        let (meeting, unit, entered) = enter(here, trial, mark, request);
-        sights.extend(entered);
-        return Way { meeting, watched: Watched { unit, _sights: sights } };
+        return enter(here, trial, (mark, baggage), sights, request);
     }
     let watched = Watched { unit: None, _sights: sights };
     if let Some(trial) = here.trials.iter().find(|trial| trial.inject_at == index) {
-        return Way { meeting: arrive(here, trial, mark, request), watched };
+        return Way { meeting: arrive(here, trial, mark, request), watched, member: None };
     }
     if baggage && (!here.config.trust_baggage || here.config.external) {
         context::strip(request.headers_mut());
     }
-    Way { meeting: None, watched }
+    Way { watched, ..Way::default() }
 }
 
 /// Writes down that a call was here, where a rehearsal looks for it. Where the fault waits, others than those it is for are
 /// none of its business.
 fn seen(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &Request<Body>) -> Option<Sight> {
     let index = here.listener;
-    if !trial.looks_everywhere() || trial.slice_at == index {
+    if trial.slice_at == index {
         return None;
     }
     trial.guarded(|| {
@@ -135,23 +139,35 @@ pub(super) struct Part {
     pub(super) op: u128,
     pub(super) recorder: Rc<Recorder>,
     pub(super) unit: Unit,
+    pub(super) member: Option<Member>,
 }
 
 /// At the slice: chooses the arm, marks the request, and has it watched.
 fn enter(
     here: &Here<'_>,
     trial: &Arc<Trial>,
-    mark: Option<Mark>,
+    brought: (Option<Mark>, bool),
+    mut sights: Vec<Sight>,
     request: &mut Request<Body>,
-) -> (Option<Meeting>, Option<Unit>, Option<Sight>) {
-    let Some(part) = trial.guarded(|| choose(here, trial, mark, request)) else { return (None, None, None) };
-    let Part { arm, op, recorder, unit } = part;
-    let sight = trial.looks_everywhere().then(|| Sight::new(here, trial, Some((arm, op)), request));
+) -> Way {
+    let Some(part) = trial.guarded(|| choose(here, trial, brought, request)) else {
+        return Way { watched: Watched { unit: None, _sights: sights }, ..Way::default() };
+    };
+    let Part { arm, op, recorder, unit, member } = part;
+    if trial.looks_everywhere() {
+        sights.push(Sight::new(here, trial, Some((arm, op)), request));
+    }
     let here_too = trial.inject_at == trial.slice_at;
-    (here_too.then(|| Meeting::of(trial, recorder, arm, op)).flatten(), Some(unit), sight)
+    let meeting = here_too.then(|| Meeting::of(trial, recorder, arm, op)).flatten();
+    Way { meeting, watched: Watched { unit: Some(unit), _sights: sights }, member }
 }
 
-fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut Request<Body>) -> Option<Part> {
+fn choose(
+    here: &Here<'_>,
+    trial: &Arc<Trial>,
+    (mark, baggage): (Option<Mark>, bool),
+    request: &mut Request<Body>,
+) -> Option<Part> {
     let slice = &trial.experiment.slice;
     let own = match mark {
         Some(Mark::Own { token, index, intended }) if token == trial.token => Some((index, intended)),
@@ -186,7 +202,7 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
     let operation = match &trial.operations {
         None => None,
         Some(by) => match key::of(by, here, &brought, own_index, number) {
-            Some(key) => Some(trial.keys.bits(&key)),
+            Some(key) => Some(trial.key(&key)),
             None => {
                 recorder.note(Note::Unkeyed);
                 return None;
@@ -194,21 +210,24 @@ fn choose(here: &Here<'_>, trial: &Arc<Trial>, mark: Option<Mark>, request: &mut
         },
     };
     let phase = trial.phase();
-    let arm = trial.arm(&drawn);
-    let key = trial.keys.bits(&drawn);
+    let key = trial.key(&drawn);
+    let arm = trial.arm(key);
     let joined = key::join(trial, key, here, &brought, own_index, number);
     let op = key::number(here, key, joined, number, phase.phase);
     let ids = carry::ids(trial, &brought, (&drawn, key));
     let now = Instant::now();
-    if let Err(why) = carry::send(trial, request.headers_mut(), (arm, op), ids, here.config.external, now) {
-        recorder.note(why);
-        return None;
-    }
+    let member = match carry::send(trial, request.headers_mut(), (arm, op), ids, (here.config.external, baggage), now) {
+        Ok(member) => member,
+        Err(why) => {
+            recorder.note(why);
+            return None;
+        }
+    };
     let start = own.map_or(now, |(_, intended)| trial.epoch + Duration::from_micros(intended));
     let patience = here.config.timeouts.response.get();
     let key = operation.unwrap_or(key);
     let unit = recorder.begin(Arrival { arm, mark: phase, now, start, patience, key, op });
-    Some(Part { arm, op, recorder, unit })
+    Some(Part { arm, op, recorder, unit, member })
 }
 
 /// Where the fault is: only who carries this run's mark of the treatment can meet it.

@@ -23,7 +23,7 @@ use super::injecting::Injecting;
 use super::key;
 use super::listen::Listener;
 use super::meet::Attempts;
-use crate::chance::{Chance, Draws};
+use crate::chance::{self, Chance, Draws};
 use crate::experiment::limits::Limits;
 use crate::experiment::{By, Experiment, Slice, health};
 use crate::fault::{Fault, Release};
@@ -40,9 +40,7 @@ pub struct Trial {
     pub token: u64,
     pub(super) members: Members,
     pub(super) chance: Chance,
-    arms: Draws,
-    /// The hashes of keys, and of trace ids, which mostly are the keys.
-    pub(super) keys: Draws,
+    keys: Draws,
     ids: Draws,
     pub(super) experiment: Arc<Experiment>,
     pub(super) slice_at: usize,
@@ -108,8 +106,7 @@ impl Trial {
         let (now, phases) = (Instant::now(), experiment.compares_phases());
         let (chance, token) = (Chance::new(terms.seed, &experiment.name), rand::random());
         let trial = Self {
-            arms: chance.purpose("arm"),
-            keys: chance.purpose("key"),
+            keys: chance.purpose("arm"),
             ids: chance.purpose("id"),
             chance,
             token,
@@ -268,20 +265,26 @@ impl Trial {
         Held(self.clone())
     }
 
-    pub(super) fn arm(&self, key: &[u8]) -> Arm {
+    /// The hash of a key: its arm is read from it, and its operations are numbered by it.
+    pub(super) fn key(&self, key: &[u8]) -> u64 {
+        self.keys.bits(key)
+    }
+
+    /// The arm of a key, by its hash.
+    pub(super) fn arm(&self, key: u64) -> Arm {
         let mut treatment = f64::from_bits(self.treatment.load(Ordering::Relaxed));
         // Calls of own load cannot be told where phases are compared: everybody's are drawn. A rehearsal injects nothing.
         let own = self.only_own && !self.phases;
         if let Some(most) = self.limits.max_slice.filter(|_| !own && !self.looks_everywhere()) {
             treatment = treatment.min(most.ratio());
         }
-        Arm::of(self.arms.draw(key), treatment, self.control)
+        Arm::of(chance::unit(key), treatment, self.control)
     }
 
-    /// The hash of an id.
+    /// The hash of an id; that of a trace is a key's, which mostly it is.
     pub(super) fn id(&self, id: &Id<'_>) -> u64 {
         match id.space {
-            Space::Trace => self.keys.bits(id.text),
+            Space::Trace => self.key(id.text),
             Space::Request => self.ids.bits(id.text),
         }
     }

@@ -34,7 +34,7 @@ pub(super) async fn upgrade(
     hop::strip(request.headers_mut());
     hop::relist(request.headers_mut());
     mark(request.headers_mut(), &offered);
-    let mut response = pool.send(&config.timeouts, request, true).await?;
+    let mut response = pool.send(&config.timeouts, request, true, None).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         reply::examine(&mut response)?;
         *response.version_mut() = http::Version::HTTP_11;

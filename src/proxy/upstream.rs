@@ -27,6 +27,7 @@ use tokio::time::timeout;
 use super::again::{Again, Carrier, Sent};
 use super::config::{Scheme, Target, Timeouts};
 use super::connect::{Stream, Way, is_handshake};
+use super::context::Member;
 use super::exchange::Line;
 use super::head::{FIELDS, Framing, Head};
 use super::hop;
@@ -176,12 +177,13 @@ fn fields(setup: &Setup) -> usize {
 }
 
 impl Pool {
-    /// Sends a request, and brings the head of its answer back.
+    /// Sends a request, with baggage that is not among its fields, and brings the head of its answer back.
     pub(super) async fn send(
         self: &Rc<Self>,
         timeouts: &Timeouts,
         mut request: Box<Request<Body>>,
         upgrade: bool,
+        member: Option<&Member>,
     ) -> Result<Box<Response<Body>>, Error> {
         let shared = match self.way.target.scheme {
             Scheme::Http => false,
@@ -189,12 +191,14 @@ impl Pool {
             Scheme::Https => !upgrade && self.ready().is_some(),
         };
         if shared {
+            Member::join(member, request.headers_mut());
             return Box::pin(self.on_a_shared(timeouts, request)).await;
         }
         hop::for_http1(&mut request);
         if request.body().is_end_stream() && !upgrade && !self.keep_case {
-            return self.on_a_line(timeouts, request).await;
+            return self.on_a_line(timeouts, request, member).await;
         }
+        Member::join(member, request.headers_mut());
         Box::pin(self.on_a_driven(timeouts, request, upgrade, None)).await
     }
 
@@ -202,17 +206,19 @@ impl Pool {
     async fn on_a_line(
         self: &Rc<Self>,
         timeouts: &Timeouts,
-        request: Box<Request<Body>>,
+        mut request: Box<Request<Body>>,
+        member: Option<&Member>,
     ) -> Result<Box<Response<Body>>, Error> {
         let span = timeouts.response.get();
         let line = self.lines.take();
         if line.is_none()
             && let Some(driven) = self.driven.take()
         {
+            Member::join(member, request.headers_mut());
             return Box::pin(self.on_a_driven(timeouts, request, false, Some(driven))).await;
         }
         if let Some(mut line) = line {
-            match self.watchdog.within(span, line.ask(&request, self.fields)).await {
+            match self.watchdog.within(span, line.ask(&request, member, self.fields)).await {
                 Ok(Ok(head)) => return Ok(self.with_body(line, head, timeouts)),
                 // It had died unnoticed.
                 Ok(Err(failed)) if failed.again => {}
@@ -223,11 +229,12 @@ impl Pool {
         Box::pin(async {
             let (stream, h2) = self.connect(timeouts, false).await?;
             if h2 {
+                Member::join(member, request.headers_mut());
                 self.share(stream).await?;
                 return self.on_a_shared(timeouts, request).await;
             }
             let mut line = Line::new(stream);
-            match self.watchdog.within(span, line.ask(&request, self.fields)).await {
+            match self.watchdog.within(span, line.ask(&request, member, self.fields)).await {
                 Ok(Ok(head)) => Ok(self.with_body(line, head, timeouts)),
                 Ok(Err(failed)) => Err(failed.error),
                 Err(_) => Err(Error::Timeout),

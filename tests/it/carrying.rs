@@ -2,8 +2,11 @@
 
 use pratfall::experiment::ByHand;
 use pratfall::measure::{Arm, Note};
+use pratfall::proxy::config::Scheme;
 
-use crate::support::{Origin, Run, Stage, everybody, experiment, get, listener};
+use crate::support::h2::whole;
+use crate::support::stage::target;
+use crate::support::{H2Origin, Origin, Run, Stage, everybody, experiment, get, listener, ok};
 
 /// `front`, `between`, `inventory` and an `external` one, each before an upstream of its own.
 pub(crate) struct Street {
@@ -66,6 +69,63 @@ async fn our_member_is_the_first_and_the_others_stay_byte_for_byte() {
         assert_eq!(rest, others, "{before:?}");
         assert_eq!(baggage.matches("pratfall").count(), 1);
     }
+}
+
+/// One connection after the other: each answers, and ends at the second request without a word.
+async fn ending_at_the_second() -> Origin {
+    Origin::scripted(|mut visit| async move {
+        visit.request().await.expect("the first");
+        visit.wire.send(ok("hello")).await;
+        let _ = visit.request().await;
+    })
+    .await
+}
+
+#[tokio::test]
+async fn our_member_goes_up_by_whatever_way_a_request_does() {
+    let (well, ending) = (Origin::well().await, ending_at_the_second().await);
+    let h2 = H2Origin::replying(|_| async { http::Response::new(whole("hello")) }).await;
+    let mut cased = listener("cased", well.address);
+    cased.keep_case = true;
+    let mut shared = listener("shared", h2.address);
+    shared.upstream = Some(target(Scheme::H2c, h2.address));
+    let listeners = vec![listener("front", well.address), cased, shared, listener("ending", ending.address)];
+    let stage = Stage::start([listeners, vec![listener("inventory", well.address)]].concat(), 1).await;
+    let enroll = |at: &str| {
+        let mut experiment = everybody("error: { status: 503 }");
+        (experiment.slice.at, experiment.inject.at) = (at.to_owned(), "inventory".to_owned());
+        stage.enroll(experiment)
+    };
+    let upload = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx";
+    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let listed = get("/", "connection: baggage\r\n");
+    let plain = get("/", "");
+    for (at, request) in [
+        ("front", &plain[..]),         // on a line of its own
+        ("front", &plain),             // on the same again
+        ("front", upload.as_bytes()),  // by hyper
+        ("front", &plain),             // on the connection that hyper has now
+        ("front", upgrade.as_bytes()), // as an upgrade, which is declined
+        ("front", &listed),            // nobody can have it taken off
+        ("cased", &plain),
+        ("shared", &plain),
+        ("shared", upload.as_bytes()),
+        ("ending", &plain),
+        ("ending", &plain), // which is sent again, on another connection
+    ] {
+        let run = enroll(at);
+        assert_eq!(stage.call(at).await.ask(request).await.status(), 200, "{at}");
+        let all = match at {
+            "shared" => {
+                h2.last().headers.get_all("baggage").iter().map(|line| line.to_str().unwrap().to_owned()).collect()
+            }
+            "ending" => ending.last().all("baggage"),
+            _ => well.last().all("baggage"),
+        };
+        let [ours] = &all[..] else { panic!("{at}: {all:?}") };
+        assert!(ours.starts_with(&format!("pratfall={:x}.t.", run.trial.token)), "{at}: {ours}");
+    }
+    assert_eq!(ending.connections(), 2, "the last was sent again");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use pratfall::units::Span;
 
 use crate::support::h2::{Sent, whole};
 use crate::support::tls::{Authority, Files, upstream, well};
-use crate::support::{End, Message, Origin, Stage, get, listener, ok};
+use crate::support::{End, Message, Origin, Stage, everybody, get, listener, ok};
 
 /// A listener before an upstream that must be `localhost`, vouched for by `authority`.
 fn to(authority: &Authority, address: SocketAddr) -> ListenerConfig {
@@ -119,7 +119,7 @@ async fn connections_are_used_again_and_bodies_pass() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_offers_h2_is_spoken_to_in_h2_and_told_the_scheme() {
+async fn an_upstream_that_offers_h2_is_spoken_to_in_h2_and_told_the_scheme_and_the_arm() {
     let authority = Authority::new();
     let count = Arc::new(AtomicUsize::new(0));
     let counted = count.clone();
@@ -130,7 +130,8 @@ async fn an_upstream_that_offers_h2_is_spoken_to_in_h2_and_told_the_scheme() {
             let mut visit = visit;
             assert_eq!(visit.stream().get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
             let service = hyper::service::service_fn(|request: Request<Incoming>| async move {
-                let said = format!("{} {:?}", request.uri(), request.version());
+                let marks = request.headers().get_all("baggage").iter().count();
+                let said = format!("{} {:?} {marks}", request.uri(), request.version());
                 let _ = request.into_body().collect().await;
                 Ok::<_, hyper::Error>(Response::<Sent>::new(whole(said)))
             });
@@ -139,16 +140,19 @@ async fn an_upstream_that_offers_h2_is_spoken_to_in_h2_and_told_the_scheme() {
         }
     })
     .await;
-    let stage = Stage::start(vec![to(&authority, address)], 1).await;
+    let stage = Stage::start(vec![to(&authority, address), listener("inventory", address)], 1).await;
+    let mut experiment = everybody("error: { status: 503 }");
+    experiment.inject.at = "inventory".to_owned();
+    let _run = stage.enroll(experiment);
     let mut caller = stage.front().await;
     for request in [
         get("/a?b", ""),
         b"POST /a?b HTTP/1.1\r\nhost: shop.example\r\ncontent-length: 3\r\n\r\nabc".to_vec(),
         get("/a?b", ""),
     ] {
-        assert_eq!(caller.ask(request).await.text(), "https://shop.example/a?b HTTP/2.0");
+        assert_eq!(caller.ask(request).await.text(), "https://shop.example/a?b HTTP/2.0 1");
     }
-    assert_eq!(stage.h2("front").await.get("/a?b").await.unwrap().1, "https://shop.example/a?b HTTP/2.0");
+    assert_eq!(stage.h2("front").await.get("/a?b").await.unwrap().1, "https://shop.example/a?b HTTP/2.0 1");
     assert_eq!(count.load(Ordering::SeqCst), 1, "all share one connection");
 }
 
