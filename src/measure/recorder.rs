@@ -378,7 +378,7 @@ impl Recorder {
         let now = Instant::now();
         let total = now.saturating_duration_since(flying.start);
         let head = flying.head.map(|head| head.saturating_duration_since(flying.start));
-        let outcome = Outcome { status, grpc, end, head: head.or(at_once.then_some(total)), total };
+        let outcome = Outcome { status, grpc, end, head: head.or_else(|| at_once.then_some(total)), total };
         for (index, rule) in self.rules.iter().enumerate() {
             if flying.decided & (1 << index) == 0
                 && let Some(bad) = rule.judge(&outcome)

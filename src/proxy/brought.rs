@@ -1,7 +1,6 @@
 //! What a request brings along by which it may be known: the keys that its arm is drawn from, and the ids that carry it.
 
 use std::borrow::Cow;
-use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use http::header::{COOKIE, HeaderMap};
@@ -13,11 +12,11 @@ use crate::measure::Note;
 #[derive(Debug)]
 pub struct Brought<'h> {
     headers: &'h HeaderMap,
-    traces: OnceCell<Traces<'h>>,
+    traces: Traces<'h>,
 }
 
 /// The fields of a request that tell its trace, found in one walk: to look up each would cost as much again as all else.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Traces<'h> {
     /// The trace id in it.
     traceparent: Option<&'h [u8]>,
@@ -57,17 +56,13 @@ impl<'h> Traces<'h> {
 impl<'h> Brought<'h> {
     /// What is in these fields.
     pub fn of(headers: &'h HeaderMap) -> Self {
-        Self { headers, traces: OnceCell::new() }
-    }
-
-    fn traces(&self) -> &Traces<'h> {
-        self.traces.get_or_init(|| Traces::of(self.headers))
+        Self { headers, traces: Traces::of(headers) }
     }
 
     /// The trace that a request belongs to: `traceparent`, `b3` (both forms), or `x-request-id`. An id that is empty or
     /// all zeros is none (W3C Trace Context, 3.2.2.3): it would be everybody's, and put them all into one arm.
     pub fn trace(&self) -> Option<&'h [u8]> {
-        let Traces { traceparent, b3, b3_trace_id, request_id } = *self.traces();
+        let Traces { traceparent, b3, b3_trace_id, request_id } = self.traces;
         let says = |id: &&[u8]| id.iter().any(|byte| *byte != b'0');
         let traceparent = traceparent.filter(says);
         traceparent
@@ -93,12 +88,12 @@ impl<'h> Brought<'h> {
     pub fn ids(&self, carry: &Carry) -> [Option<Id<'h>>; MOST_IDS] {
         match carry {
             Carry::Auto => {
-                let traces = self.traces();
+                let traces = &self.traces;
                 let request_id = traces.request_id.and_then(|text| field(text, Note::ByRequestId));
                 [traces.traceparent(), traces.b3(), request_id]
             }
-            Carry::Traceparent => [self.traces().traceparent(), None, None],
-            Carry::B3 => [self.traces().b3(), None, None],
+            Carry::Traceparent => [self.traces.traceparent(), None, None],
+            Carry::B3 => [self.traces.b3(), None, None],
             Carry::Header(name) => {
                 let value = self.headers.get(name);
                 [value.and_then(|text| field(text.as_bytes(), Note::ByHeader)), None, None]

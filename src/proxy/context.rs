@@ -3,6 +3,8 @@
 //! `baggage: pratfall=<token>.<t|c>.<op>` says which arm a request is in. It goes first, because the last member is
 //! the one that is lost when a service keeps only so many (decisions.md 3.1).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
@@ -42,18 +44,22 @@ pub enum Mark {
 impl Mark {
     /// The whole member.
     pub fn member(&self) -> String {
-        String::from_utf8_lossy(self.written().text()).into_owned()
+        String::from_utf8_lossy(&self.written()).into_owned()
     }
 
-    fn written(&self) -> Member {
+    fn written(&self) -> Vec<u8> {
         match self {
-            Self::Arm { token, arm, op } => Member::first(*token, letter(*arm)).of(*op),
+            Self::Arm { token, arm, op } => {
+                let mut line = first(*token, letter(*arm));
+                push_hex(&mut line, *op);
+                line
+            }
             Self::Own { token, index, intended } => {
-                let mut member = Member::first(*token, b'o');
-                member.push_hex(*index);
-                member.push(b".");
-                member.push_hex(*intended);
-                member
+                let mut line = first(*token, b'o');
+                push_hex(&mut line, (*index).into());
+                line.push(b'.');
+                push_hex(&mut line, (*intended).into());
+                line
             }
         }
     }
@@ -80,18 +86,19 @@ impl Mark {
 /// The members that a run writes: all of them begin alike.
 #[derive(Debug)]
 pub(super) struct Members {
-    treatment: Member,
-    control: Member,
+    treatment: Arc<[u8]>,
+    control: Arc<[u8]>,
 }
 
 impl Members {
     pub(super) fn of(token: u64) -> Self {
-        let first = |arm| Member::first(token, letter(arm));
+        let first = |arm| first(token, letter(arm)).into();
         Self { treatment: first(Arm::Treatment), control: first(Arm::Control) }
     }
 
     pub(super) fn member(&self, arm: Arm, op: u128) -> Member {
-        if arm == Arm::Treatment { self.treatment.of(op) } else { self.control.of(op) }
+        let first = if arm == Arm::Treatment { &self.treatment } else { &self.control };
+        Member { first: first.clone(), op }
     }
 }
 
@@ -99,51 +106,36 @@ fn letter(arm: Arm) -> u8 {
     if arm == Arm::Treatment { b't' } else { b'c' }
 }
 
-/// A member as it is written, by hand: every enrolled request pays for it, and `format!` costs eight times as much.
+/// A member that is still to be written.
 ///
 /// Where a request has no other baggage it need not go among the fields: one more of them costs as much as all else that
 /// is done for a request in a control arm.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Member {
-    /// A line of a head, as far as it is written.
-    line: [u8; LONGEST_LINE],
-    length: usize,
+    /// Up to the operation.
+    first: Arc<[u8]>,
+    op: u128,
 }
 
-/// How the line begins.
-const FIELD: &[u8] = b"baggage: ";
-
-/// `pratfall=`, a token, an arm and an operation.
-const LONGEST_MEMBER: usize = 9 + 16 + 3 + 32;
-
-/// With its end, and room for the digits that [`Member::push_digits`] writes over.
-const LONGEST_LINE: usize = FIELD.len() + LONGEST_MEMBER + 16;
-
 impl Member {
-    /// `pratfall=`, the token and whose it is.
-    fn first(token: u64, whose: u8) -> Self {
-        let mut member = Self { line: [0; LONGEST_LINE], length: 0 };
-        member.push(FIELD);
-        member.push(NAME.as_bytes());
-        member.push(b"=");
-        member.push_hex(token);
-        member.push(&[b'.', whose, b'.']);
-        member
+    /// Adds it to a head, as a line of its own.
+    pub(super) fn push_line(&self, head: &mut Vec<u8>) {
+        head.extend_from_slice(b"baggage: ");
+        self.push(head);
+        head.extend_from_slice(b"\r\n");
     }
 
-    fn of(mut self, op: u128) -> Self {
-        let (high, low) = ((op >> 64) as u64, op as u64);
-        if high > 0 {
-            self.push_hex(high);
-            self.push_digits(low, 16);
-        } else {
-            self.push_hex(low);
-        }
-        self
+    fn push(&self, line: &mut Vec<u8>) {
+        line.extend_from_slice(&self.first);
+        push_hex(line, self.op);
     }
 
-    fn text(&self) -> &[u8] {
-        &self.line[FIELD.len()..self.length]
+    /// Puts it first into the baggage, into one line with all other members. `false`, and nothing is changed, where there is
+    /// no room.
+    pub(super) fn put(&self, headers: &mut HeaderMap) -> bool {
+        let mut line = Vec::new();
+        self.push(&mut line);
+        put(headers, line)
     }
 
     /// Puts it among the fields after all, where there is one.
@@ -151,69 +143,35 @@ impl Member {
         // Alone it has room.
         let _ = member.is_none_or(|member| member.put(headers));
     }
-
-    /// The whole line of a head, without its end.
-    pub(super) fn line(&self) -> &[u8] {
-        &self.line[..self.length]
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.line[self.length..self.length + bytes.len()].copy_from_slice(bytes);
-        self.length += bytes.len();
-    }
-
-    fn push_hex(&mut self, number: u64) {
-        self.push_digits(number, (64 - number.leading_zeros()).div_ceil(4).max(1));
-    }
-
-    /// The last so many digits. Sixteen are written whatever is asked for, and what follows goes over the rest: to copy as
-    /// many as are needed costs more.
-    fn push_digits(&mut self, number: u64, digits: u32) {
-        let number = number << (64 - 4 * digits);
-        let digits_of = |half: u64| eight_digits(half as u32);
-        self.line[self.length..self.length + 8].copy_from_slice(&digits_of(number >> 32));
-        self.line[self.length + 8..self.length + 16].copy_from_slice(&digits_of(number));
-        self.length += digits as usize;
-    }
-
-    /// Puts it first into the baggage, into one line with all other members. `false`, and nothing is changed, where there is
-    /// no room.
-    pub(super) fn put(&self, headers: &mut HeaderMap) -> bool {
-        strip(headers);
-        let all = headers.get_all(BAGGAGE);
-        let others: usize = all.iter().map(|others| others.len() + 1).sum();
-        let mut line = Vec::with_capacity(self.text().len() + others);
-        line.extend_from_slice(self.text());
-        let mut count = 1;
-        for others in all {
-            line.push(b',');
-            line.extend_from_slice(others.as_bytes());
-            count += others.as_bytes().split(|byte| *byte == b',').count();
-        }
-        if count > MOST_MEMBERS || line.len() > MOST_BYTES {
-            return false;
-        }
-        match HeaderValue::from_maybe_shared(Bytes::from(line)) {
-            Ok(line) => {
-                headers.insert(BAGGAGE, line);
-                true
-            }
-            Err(_) => false,
-        }
-    }
 }
 
-/// All digits at once, each in a byte of its own.
-fn eight_digits(number: u32) -> [u8; 8] {
-    let spread = u64::from(number);
-    let spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
-    let spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
-    let spread = (spread | spread << 4) & 0x0f0f_0f0f_0f0f_0f0f;
-    // Above nine 6 more overflow into the upper half of the byte.
-    let letters = ((spread + 0x0606_0606_0606_0606) >> 4) & 0x0101_0101_0101_0101;
-    let after_nine = u64::from(b'a' - b'9' - 1);
-    (spread + 0x3030_3030_3030_3030 + letters * after_nine).to_be_bytes()
+/// `pratfall=`, the token and whose it is.
+fn first(token: u64, whose: u8) -> Vec<u8> {
+    let mut line = format!("{NAME}=").into_bytes();
+    push_hex(&mut line, token.into());
+    line.extend_from_slice(&[b'.', whose, b'.']);
+    line
 }
+
+/// By hand: every enrolled request pays for it, and `format!` costs eight times as much.
+fn push_hex(line: &mut Vec<u8>, number: u128) {
+    let mut text = [0; 32];
+    for (two, byte) in text.chunks_exact_mut(2).zip(number.to_be_bytes()) {
+        two.copy_from_slice(&PAIRS[usize::from(byte)]);
+    }
+    let zeros = (number.leading_zeros() / 4).min(31);
+    line.extend_from_slice(&text[zeros as usize..]);
+}
+
+/// The two digits of each byte.
+const PAIRS: [[u8; 2]; 256] = {
+    let (digits, mut pairs, mut byte) = (b"0123456789abcdef", [[0; 2]; 256], 0);
+    while byte < 256 {
+        pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// Whether there is any baggage. In one walk: of the few fields of most requests, to look at each costs less than to look
 /// one up.
@@ -272,7 +230,27 @@ fn without_ours(line: &HeaderValue) -> Option<HeaderValue> {
 
 /// Puts our member first, into one line with all others. `false`, and nothing is changed, where there is no room.
 pub fn write(headers: &mut HeaderMap, mark: &Mark) -> bool {
-    mark.written().put(headers)
+    put(headers, mark.written())
+}
+
+fn put(headers: &mut HeaderMap, mut line: Vec<u8>) -> bool {
+    strip(headers);
+    let mut count = 1;
+    for others in headers.get_all(BAGGAGE) {
+        line.push(b',');
+        line.extend_from_slice(others.as_bytes());
+        count += others.as_bytes().split(|byte| *byte == b',').count();
+    }
+    if count > MOST_MEMBERS || line.len() > MOST_BYTES {
+        return false;
+    }
+    match HeaderValue::from_maybe_shared(Bytes::from(line)) {
+        Ok(line) => {
+            headers.insert(BAGGAGE, line);
+            true
+        }
+        Err(_) => false,
+    }
 }
 
 #[cfg(test)]
@@ -315,14 +293,12 @@ mod tests {
 
     #[test]
     fn digits_are_those_of_everybody() {
-        for number in [0, 9, 10, 0xf, 0x9a, 0x0123_4567_89ab_cdef, u64::MAX, 0xfedc_ba98_7654_3210, 1 << 63] {
-            let [mut short, mut long] = [Member { line: [0; LONGEST_LINE], length: FIELD.len() }; 2];
-            short.push_hex(number);
-            long.push_digits(number, 16);
-            assert_eq!(
-                (short.text(), long.text()),
-                (format!("{number:x}").as_bytes(), format!("{number:016x}").as_bytes())
-            );
+        for number in
+            [0, 9, 10, 0xf, 0x9a, 1 << 63, u128::from(u64::MAX) + 1, u128::MAX, 0xfedc_ba98_7654_3210_0123_4567]
+        {
+            let mut line = Vec::new();
+            push_hex(&mut line, number);
+            assert_eq!(line, format!("{number:x}").into_bytes());
         }
     }
 

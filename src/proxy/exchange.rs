@@ -177,8 +177,7 @@ fn write(request: &Request<Body>, member: Option<&Member>, to: &mut Vec<u8>) {
         }
     }
     if let Some(member) = member {
-        to.extend_from_slice(member.line());
-        to.extend_from_slice(b"\r\n");
+        member.push_line(to);
     }
     to.extend_from_slice(b"\r\n");
 }
