@@ -19,7 +19,9 @@ pub(super) fn give_back() {
 }
 
 fn try_to() -> io::Result<()> {
-    let maps = fs::read_to_string("/proc/self/smaps")?;
+    // Names of files may be anything.
+    let maps = fs::read("/proc/self/smaps")?;
+    let maps = String::from_utf8_lossy(&maps);
     for within in [give_back as fn() as usize, CONSTANT.as_ptr() as usize] {
         if let Some(pages) = untouched(&maps, within) {
             drop_pages(&pages)?;
@@ -41,9 +43,11 @@ fn untouched(maps: &str, within: usize) -> Option<Range<usize>> {
     })?;
     // Its figures, up to the first line of the next mapping.
     let figures = lines.map_while(|line| line.split_once(':').filter(|(name, _)| !name.contains(' ')));
-    let copied = figures.filter(|(name, _)| ["Anonymous", "Swap"].contains(name));
-    let none = copied.map(|(_, size)| size.trim() == "0 kB").collect::<Vec<_>>() == [true, true];
-    (none && matches!(rights, "r-xp" | "r--p") && file.starts_with('/')).then_some(pages)
+    let copied = figures.filter(|(name, _)| ["Anonymous", "Swap", "KSM", "Private_Hugetlb"].contains(name));
+    let (told, none) = copied.fold((0, true), |(told, none), (name, size)| {
+        (told + usize::from(["Anonymous", "Swap"].contains(&name)), none && size.trim() == "0 kB")
+    });
+    (told == 2 && none && matches!(rights, "r-xp" | "r--p") && file.starts_with('/')).then_some(pages)
 }
 
 #[expect(unsafe_code, reason = "the only way to the kernel; proved below")]
@@ -53,7 +57,7 @@ fn drop_pages(pages: &Range<usize>) -> io::Result<()> {
     // program's own image, which stays mapped as long as the process lives (the loader unmaps only what was opened later).
     // It is private, of a file, not writable, and none of its pages is a copy: each holds what the file holds, and after
     // the call is read from there again (madvise(2)). The kernel may do the same to such pages at any time for want of
-    // memory (reclaim), so nothing can rely on more than that. If a page is copied between the look and the call, by a
+    // memory (reclaim), so nothing can rely on more than that; what was in use it would only have spared for longer. If a page is copied between the look and the call, by a
     // debugger that sets a breakpoint, the breakpoint is lost and the program reads what it was built with.
     unsafe { rustix::mm::madvise(start, pages.len(), rustix::mm::Advice::LinuxDontNeed) }?;
     Ok(())
@@ -93,13 +97,17 @@ b000-c000 r-xp 00000000 00:00 0    [vdso]
 Anonymous:             0 kB
 Swap:                  0 kB
 c000-d000 r--p 00000000 fe:00 20   /without/figures
+d000-e000 r--p 00000000 fe:00 21   /huge
+Anonymous:             0 kB
+Private_Hugetlb:    2048 kB
+Swap:                  0 kB
 ";
 
     #[test]
     fn only_what_the_file_holds_as_well_is_given_back() {
         assert_eq!(untouched(MAPS, 0x1000), Some(0x1000..0x3000));
         assert_eq!(untouched(MAPS, 0x5fff), Some(0x3000..0x6000));
-        for kept in [0, 0x6000, 0x7000, 0x8000, 0x9000, 0xa000, 0xb000, 0xc000, 0xd000] {
+        for kept in [0, 0x6000, 0x7000, 0x8000, 0x9000, 0xa000, 0xb000, 0xc000, 0xd000, 0xe000] {
             assert_eq!(untouched(MAPS, kept), None, "{kept:x}");
         }
         assert_eq!(untouched("", 0), None);

@@ -102,7 +102,8 @@ impl Reloader {
             Err(why) => tracing::error!("the system file is not taken up, the one before is served:\n{why}"),
         }
         self.standing.count(&reloaded);
-        pages::give_back();
+        // It looks through all of the memory, which a run may have made large.
+        let _ = tokio::task::spawn_blocking(pages::give_back).await;
         reloaded
     }
 

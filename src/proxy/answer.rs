@@ -174,8 +174,7 @@ impl Connection {
         let pool = plan.pool(&request).ok_or(Error::NoRoute)?;
         hop::name(&mut request, &config.host, &pool.host, seen)?;
         if seen.upgrade {
-            Member::join(member, request.headers_mut());
-            return Box::pin(tunnel::upgrade(self, pool, config, request)).await;
+            return Box::pin(tunnel::upgrade(self, pool, config, request, member)).await;
         }
         if seen.lengths {
             hop::one_length(request.headers_mut()).map_err(|()| Error::Refused("different lengths are told"))?;

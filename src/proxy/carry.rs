@@ -41,7 +41,8 @@ struct Shard {
     since: Instant,
 }
 
-/// By the hash of an id, which is keyed already: to hash it again would protect nobody.
+/// By the hash of an id, which is keyed already: to hash it again would protect nobody. Its upper bits are those that the
+/// arm was read from, so that in a small arm all begin alike, and a map tells by the upper bits; they are spread anew.
 type Ids = HashMap<u64, Known, BuildHasherDefault<Itself>>;
 
 #[derive(Default)]
@@ -53,7 +54,7 @@ impl Hasher for Itself {
     }
 
     fn write_u64(&mut self, hash: u64) {
-        self.0 = hash;
+        self.0 = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
     fn write(&mut self, _: &[u8]) {

@@ -92,7 +92,7 @@ impl Watched {
 /// Enrolls a request where a slice is, and finds out whether it may meet a fault where one waits.
 pub(super) fn way(here: &Here<'_>, request: &mut Request<Body>) -> Way {
     let index = here.listener;
-    let baggage = context::is_there(request.headers());
+    let mut baggage = context::is_there(request.headers());
     let mark = baggage.then(|| context::read(request.headers())).flatten();
     let mut sights = Vec::new();
     for trial in here.trials.iter().filter(|trial| trial.looks_everywhere()) {
@@ -103,6 +103,7 @@ pub(super) fn way(here: &Here<'_>, request: &mut Request<Body>) -> Way {
         let ours = carry::writes(&trial.experiment.slice.carry) || !here.config.trust_baggage || here.config.external;
         if baggage && ours {
             context::strip(request.headers_mut());
+            baggage = context::is_there(request.headers());
         }
         return enter(here, trial, (mark, baggage), sights, request);
     }

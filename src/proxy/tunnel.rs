@@ -12,6 +12,7 @@ use tokio_util::sync::DropGuard;
 use super::again::Carrier;
 use super::answer::Connection;
 use super::config::ListenerConfig;
+use super::context::Member;
 use super::hop;
 use super::reply;
 use super::treated;
@@ -26,6 +27,7 @@ pub(super) async fn upgrade(
     pool: &Rc<Pool>,
     config: &ListenerConfig,
     mut request: Box<Request<Body>>,
+    member: Option<&Member>,
 ) -> Result<Box<Response<Body>>, Error> {
     let caller = on(&mut *request);
     let tunnel = request.extensions_mut().remove::<Tunnel>().filter(Tunnel::is_treated);
@@ -34,7 +36,7 @@ pub(super) async fn upgrade(
     hop::strip(request.headers_mut());
     hop::relist(request.headers_mut());
     mark(request.headers_mut(), &offered);
-    let mut response = pool.send(&config.timeouts, request, true, None).await?;
+    let mut response = pool.send(&config.timeouts, request, true, member).await?;
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
         reply::examine(&mut response)?;
         *response.version_mut() = http::Version::HTTP_11;

@@ -97,8 +97,9 @@ async fn our_member_goes_up_by_whatever_way_a_request_does() {
         stage.enroll(experiment)
     };
     let upload = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx";
-    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+    let upgrade = "GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, baggage\r\nupgrade: websocket\r\n\r\n";
     let listed = get("/", "connection: baggage\r\n");
+    let stale = get("/", "connection: baggage\r\nbaggage: pratfall=1.t.2\r\n");
     let plain = get("/", "");
     for (at, request) in [
         ("front", &plain[..]),         // on a line of its own
@@ -107,6 +108,7 @@ async fn our_member_goes_up_by_whatever_way_a_request_does() {
         ("front", &plain),             // on the connection that hyper has now
         ("front", upgrade.as_bytes()), // as an upgrade, which is declined
         ("front", &listed),            // nobody can have it taken off
+        ("front", &stale),
         ("cased", &plain),
         ("shared", &plain),
         ("shared", upload.as_bytes()),
