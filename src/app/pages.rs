@@ -57,8 +57,9 @@ fn drop_pages(pages: &Range<usize>) -> io::Result<()> {
     // program's own image, which stays mapped as long as the process lives (the loader unmaps only what was opened later).
     // It is private, of a file, not writable, and none of its pages is a copy: each holds what the file holds, and after
     // the call is read from there again (madvise(2)). The kernel may do the same to such pages at any time for want of
-    // memory (reclaim), so nothing can rely on more than that; what was in use it would only have spared for longer. If a page is copied between the look and the call, by a
-    // debugger that sets a breakpoint, the breakpoint is lost and the program reads what it was built with.
+    // memory, if later to those that are in use, so nothing can rely on more than that. If a page is copied between the
+    // look and the call, by a debugger that sets a breakpoint, the breakpoint is lost and the program reads what it was
+    // built with.
     unsafe { rustix::mm::madvise(start, pages.len(), rustix::mm::Advice::LinuxDontNeed) }?;
     Ok(())
 }
