@@ -129,7 +129,7 @@ pub(super) struct Carrying {
 
 /// The ids of a request that are to carry its arm, by what that was drawn from and the hash of it.
 pub(super) fn ids(trial: &Trial, brought: &Brought<'_>, (drawn, key): (&[u8], u64)) -> [Option<Carrying>; MOST_IDS] {
-    if trial.inject_at == trial.slice_at {
+    if trial.has_one_place() {
         return [None; MOST_IDS];
     }
     let carrying = |id: Id<'_>| {
@@ -155,7 +155,7 @@ pub(super) fn send(
     let carry = &trial.experiment.slice.carry;
     let taking_part = arm != Arm::Bystander;
     let writing = writes(carry) && !external;
-    let here_too = trial.inject_at == trial.slice_at;
+    let here_too = trial.has_one_place();
     let mut member = (taking_part && writing).then(|| trial.members.member(arm, op));
     if let Some(among) = member.take_if(|_| baggage || here_too)
         && !among.put(headers)

@@ -140,8 +140,10 @@ impl Member {
 
     /// Puts it among the fields after all, where there is one.
     pub(super) fn join(member: Option<&Self>, headers: &mut HeaderMap) {
-        // Alone it has room.
-        let _ = member.is_none_or(|member| member.put(headers));
+        if let Some(member) = member {
+            // Alone it has room.
+            member.put(headers);
+        }
     }
 }
 

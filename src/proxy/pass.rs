@@ -158,8 +158,7 @@ fn enter(
     if trial.looks_everywhere() {
         sights.push(Sight::new(here, trial, Some((arm, op)), request));
     }
-    let here_too = trial.inject_at == trial.slice_at;
-    let meeting = here_too.then(|| Meeting::of(trial, recorder, arm, op)).flatten();
+    let meeting = trial.has_one_place().then(|| Meeting::of(trial, recorder, arm, op)).flatten();
     Way { meeting, watched: Watched { unit: Some(unit), _sights: sights }, member }
 }
 

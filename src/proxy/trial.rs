@@ -254,6 +254,11 @@ impl Trial {
         Recorder::new(worker, self.rules.clone(), indicators, keep, self.harmed.clone(), self.feed.clone())
     }
 
+    /// Whether the fault waits where the slice is chosen.
+    pub(super) fn has_one_place(&self) -> bool {
+        self.inject_at == self.slice_at
+    }
+
     /// Whether calls are drawn where the fault waits, and phases are compared.
     pub(super) fn compares_phases(&self) -> bool {
         self.phases
